@@ -1,0 +1,2 @@
+//! `sluice-bench`.
+fn main() {}

@@ -1,0 +1,82 @@
+//! Handles to frame memory. A handle is the only way to a frame and is never cloned, so a frame has one
+//! owner at a time: kernel, port, or the code holding the handle.
+
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// A received frame: the bytes from the Ethernet header on.
+#[derive(Debug)]
+#[must_use = "a received frame must go back to its port"]
+pub struct RxFrame {
+    data: NonNull<u8>,
+    len: u32,
+    token: u64,
+}
+
+impl RxFrame {
+    /// Wraps `len` bytes at `data`; `token` tells the port which frame this is.
+    ///
+    /// # Safety
+    /// The bytes must stay valid, unwritten and reachable through no other handle until the port takes the
+    /// frame back. A port that is dropped while handles are out must leak the memory.
+    pub unsafe fn from_raw(data: NonNull<u8>, len: u32, token: u64) -> Self {
+        RxFrame { data, len, token }
+    }
+
+    /// What the port gave when it made the handle.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+}
+
+impl Deref for RxFrame {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `from_raw` promises `len` readable bytes for the life of the handle.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len as usize) }
+    }
+}
+
+/// A transmit frame: room for one Ethernet frame.
+#[derive(Debug)]
+#[must_use = "a transmit frame must be submitted or cancelled"]
+pub struct TxFrame {
+    data: NonNull<u8>,
+    capacity: u32,
+    token: u64,
+}
+
+impl TxFrame {
+    /// Wraps `capacity` bytes at `data`; `token` tells the port which frame this is.
+    ///
+    /// # Safety
+    /// As for [`RxFrame::from_raw`], with the bytes writable.
+    pub unsafe fn from_raw(data: NonNull<u8>, capacity: u32, token: u64) -> Self {
+        TxFrame { data, capacity, token }
+    }
+
+    /// What the port gave when it made the handle.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+}
+
+impl Deref for TxFrame {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `from_raw` promises `capacity` readable bytes for the life of the handle.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.capacity as usize) }
+    }
+}
+
+impl DerefMut for TxFrame {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `from_raw` promises `capacity` writable bytes reached through this handle only.
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.capacity as usize) }
+    }
+}

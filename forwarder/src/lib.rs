@@ -1,0 +1,4 @@
+//! The data plane: packet I/O, the engine, workers, and the management thread that programs them.
+//! Never terminates ICE, DTLS or HTTP; depends on nothing of the control plane.
+
+pub mod io;

@@ -1,0 +1,2 @@
+//! `sluice-forwarder`.
+fn main() {}

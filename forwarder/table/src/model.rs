@@ -1,0 +1,270 @@
+//! The table model: endpoints, legs, ingress streams, learn rules, virtual sources and egress streams, each
+//! under a name its writer chose.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sluice_srtp::Ssrc;
+use sluice_srtp::key::MasterKey;
+
+/// A row's name: 1 to 120 bytes of printable ASCII without spaces, unique within its kind.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Name(pub Arc<str>);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Everything a forwarder forwards by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Local addresses media arrives at.
+    pub endpoints: BTreeMap<Name, Endpoint>,
+    /// Peers.
+    pub legs: BTreeMap<Name, Leg>,
+    /// Streams received.
+    pub ingress: BTreeMap<Name, Ingress>,
+    /// Streams that announce themselves by header extension.
+    pub learn: BTreeMap<Name, Learn>,
+    /// Switched sources.
+    pub sources: BTreeMap<Name, Source>,
+    /// Streams sent.
+    pub egress: BTreeMap<Name, Egress>,
+}
+
+/// A local UDP address on an interface, with a kernel socket and an XDP match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Interface name, e.g. `eth0`.
+    pub interface: String,
+    /// Address and port; never the wildcard address.
+    pub address: SocketAddr,
+}
+
+/// What a leg's peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LegKind {
+    /// A client with SRTP.
+    Client,
+    /// Another SFU.
+    Trunk,
+    /// RTP without SRTP; for the lab.
+    Plain,
+}
+
+/// Where a leg's peer is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remote {
+    /// At this address.
+    Fixed(SocketAddr),
+    /// Wherever the first authenticated packet comes from; fixed after it.
+    Learn,
+}
+
+/// Policing of a leg before anything is opened (DESIGN §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bits per second of the whole leg.
+    pub bits_per_second: u64,
+    /// Packets per second of the whole leg.
+    pub packets_per_second: u32,
+    /// Bits per second of one audio stream.
+    pub audio_bits_per_second: u64,
+    /// Bits per second of one video stream.
+    pub video_bits_per_second: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            bits_per_second: 12_000_000,
+            packets_per_second: 2_000,
+            audio_bits_per_second: 200_000,
+            video_bits_per_second: 8_000_000,
+        }
+    }
+}
+
+/// RFC 8285 header extension ids of a leg, 1 to 255; `None` where not negotiated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtensionIds {
+    /// `urn:ietf:params:rtp-hdrext:sdes:mid`.
+    pub mid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id`.
+    pub rid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id`.
+    pub repaired_rid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:ssrc-audio-level`.
+    pub audio_level: Option<u8>,
+    /// transport-wide-cc-extensions-01.
+    pub transport_cc: Option<u8>,
+    /// abs-send-time.
+    pub abs_send_time: Option<u8>,
+    /// AV1 dependency descriptor.
+    pub dependency_descriptor: Option<u8>,
+    /// generic-frame-descriptor-00.
+    pub frame_descriptor: Option<u8>,
+    /// urn:3gpp:video-orientation.
+    pub video_orientation: Option<u8>,
+}
+
+/// A peer: addresses, keys, extension ids and limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leg {
+    /// Endpoint the peer talks to.
+    pub endpoint: Name,
+    /// What the peer is.
+    pub kind: LegKind,
+    /// Where the peer is.
+    pub remote: Remote,
+    /// Key of packets from the peer; `None` only for a plain leg or one that sends nothing.
+    pub inbound: Option<MasterKey>,
+    /// Key of packets to the peer; `None` only for a plain leg or one that receives nothing.
+    pub outbound: Option<MasterKey>,
+    /// Allow a static outbound key that was in use before although no index row is left for it.
+    pub accept_key_reuse: bool,
+    /// Header extension ids.
+    pub extensions: ExtensionIds,
+    /// Policing.
+    pub limits: Limits,
+}
+
+/// Audio or video.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Audio.
+    Audio,
+    /// Video.
+    Video,
+}
+
+/// A stream received on a leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ingress {
+    /// Leg it arrives on.
+    pub leg: Name,
+    /// Its SSRC.
+    pub ssrc: Ssrc,
+    /// Audio or video.
+    pub kind: Kind,
+    /// RTP clock in Hz, 1 to 1,000,000.
+    pub clock_rate: u32,
+    /// Payload types it may carry, 0 to 127; others are dropped.
+    pub payload_types: Vec<u8>,
+}
+
+/// A rule that turns an unlisted SSRC into an ingress stream once a packet of it authenticated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learn {
+    /// Leg it belongs to.
+    pub leg: Name,
+    /// Required value of the mid extension.
+    pub mid: Option<String>,
+    /// Required value of the rid extension.
+    pub rid: Option<String>,
+    /// Required value of the repaired-rid extension (an RTX stream).
+    pub repaired_rid: Option<String>,
+    /// Audio or video.
+    pub kind: Kind,
+    /// RTP clock in Hz.
+    pub clock_rate: u32,
+    /// Payload types that match.
+    pub payload_types: Vec<u8>,
+}
+
+/// A switched source: what its egress streams carry changes with one command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Audio or video.
+    pub kind: Kind,
+    /// RTP clock in Hz.
+    pub clock_rate: u32,
+    /// The ingress stream or learn rule it carries now.
+    pub input: Option<Name>,
+}
+
+/// A stream sent to a leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    /// Leg it is sent to.
+    pub leg: Name,
+    /// SSRC on the wire; unique among the leg's egress streams.
+    pub ssrc: Ssrc,
+    /// What it carries: an ingress stream, a learn rule or a virtual source.
+    pub source: Name,
+    /// Payload types in to payload types out; one not listed is forwarded unchanged.
+    pub payload_types: Vec<(u8, u8)>,
+    /// First sequence number, 1 to 16,384; `None` draws one. Only used for an (key, SSRC) without an index row.
+    pub first_sequence: Option<u16>,
+    /// Value of the mid extension inserted until a receiver report arrives.
+    pub mid: Option<String>,
+    /// Carry the source's SSRC as the only CSRC.
+    pub csrc: bool,
+    /// DSCP, 0 to 63; `None` means 46 for audio and 34 for video.
+    pub dscp: Option<u8>,
+}
+
+/// One row of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Entry {
+    /// An endpoint.
+    Endpoint(Endpoint),
+    /// A leg.
+    Leg(Leg),
+    /// An ingress stream.
+    Ingress(Ingress),
+    /// A learn rule.
+    Learn(Learn),
+    /// A virtual source.
+    Source(Source),
+    /// An egress stream.
+    Egress(Egress),
+}
+
+/// The kinds of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntryKind {
+    /// An endpoint.
+    Endpoint,
+    /// A leg.
+    Leg,
+    /// An ingress stream.
+    Ingress,
+    /// A learn rule.
+    Learn,
+    /// A virtual source.
+    Source,
+    /// An egress stream.
+    Egress,
+}
+
+/// One change of a transaction; a transaction applies whole or not at all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// Adds a row or replaces the row of that kind and name.
+    Put(Name, Entry),
+    /// Removes a row; streams of a removed leg must be removed in the same transaction.
+    Remove(EntryKind, Name),
+    /// Points a virtual source at another input.
+    Switch {
+        /// The source.
+        source: Name,
+        /// Its new input.
+        input: Option<Name>,
+    },
+}
