@@ -2,7 +2,9 @@
 //! carries both. Never forwards a packet and never opens a media socket.
 
 pub mod model;
+pub mod reason;
 
+pub use reason::DropReason;
 pub use model::{
     Change, Egress, Endpoint, Entry, EntryKind, ExtensionIds, Ingress, Kind, Learn, Leg, LegKind, Limits, Name, Remote,
     Source, Table,

@@ -1,0 +1,107 @@
+//! What the management thread tells a worker. Rows arrive whole and by value: nothing is allocated or freed on
+//! the worker, and what a row replaced goes back as [`Garbage`].
+
+use sluice_srtp::Ssrc;
+
+use super::rows::{EgressConfig, IngressConfig, LegConfig, TupleKey, TupleOwner};
+use super::staged::Generation;
+use crate::wire::frame::Address;
+
+/// One step of a commit. Staging commands prepare the generation after the current one.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a box would be freed by the worker")]
+pub enum Command {
+    /// Adds an endpoint; endpoints are never staged, they only make addresses known.
+    Endpoint {
+        /// Its index.
+        slot: u16,
+        /// Its address, `None` to remove it.
+        address: Option<Address>,
+    },
+    /// Prepares a leg.
+    Leg {
+        /// Its slot.
+        slot: u32,
+        /// Its next version.
+        config: Option<LegConfig>,
+    },
+    /// Prepares who owns a tuple; sent to every worker.
+    Tuple {
+        /// The tuple.
+        key: TupleKey,
+        /// Its next owner.
+        owner: Option<TupleOwner>,
+    },
+    /// Prepares an ingress stream.
+    Ingress {
+        /// Its slot.
+        slot: u32,
+        /// Its next version.
+        config: Option<IngressConfig>,
+    },
+    /// Sets which workers have receivers of an ingress stream. A wider set than needed is harmless.
+    Workers {
+        /// The ingress stream.
+        slot: u32,
+        /// One bit a worker.
+        workers: u64,
+    },
+    /// Prepares an egress stream.
+    Egress {
+        /// Its slot.
+        slot: u32,
+        /// Its next version.
+        config: Option<EgressConfig>,
+    },
+    /// Prepares what a virtual source carries.
+    Input {
+        /// The virtual source's list.
+        list: u32,
+        /// The list it is to carry.
+        input: Option<u32>,
+    },
+    /// Larger storage for a list's members or attached sources.
+    Grow {
+        /// The list.
+        list: u32,
+        /// Whether for attached sources.
+        attached: bool,
+        /// Empty, with the capacity wanted.
+        storage: Vec<u32>,
+    },
+    /// A leg without a known address listens for its first authenticated packet at an endpoint; `None` ends it.
+    Listen {
+        /// The leg and its owner.
+        owner: TupleOwner,
+        /// Where.
+        endpoint: Option<u16>,
+        /// By which SSRC the leg is found.
+        ssrc: Ssrc,
+    },
+    /// Makes everything staged take effect.
+    Flip(Generation),
+    /// Takes out what a leg's, stream's or input's switch left behind.
+    SweepLeg(u32),
+    /// See [`Command::SweepLeg`].
+    SweepTuple(TupleKey),
+    /// See [`Command::SweepLeg`].
+    SweepIngress(u32),
+    /// See [`Command::SweepLeg`].
+    SweepEgress(u32),
+    /// See [`Command::SweepLeg`].
+    SweepInput(u32),
+}
+
+/// What a worker no longer needs; freed by whoever receives it.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a box would be allocated by the worker")]
+pub enum Garbage {
+    /// A leg's former version.
+    Leg(LegConfig),
+    /// An ingress stream's former version.
+    Ingress(IngressConfig),
+    /// An egress stream's former version.
+    Egress(EgressConfig),
+    /// A list's former storage.
+    Storage(Vec<u32>),
+}

@@ -1,0 +1,73 @@
+//! A worker's counters: plain cumulative numbers with one writer.
+
+use sluice_table::DropReason;
+
+/// Counts of one worker. Every received media packet ends in exactly one of the drop reasons, in `opened`, or in
+/// one of the control counts.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Frames looked at.
+    pub received: u64,
+    /// RTP packets opened.
+    pub opened: u64,
+    /// RTCP packets handed up.
+    pub rtcp_in: u64,
+    /// STUN and DTLS packets handed up.
+    pub packet_in: u64,
+    /// Packets handed to the owner of their leg.
+    pub stray_out: u64,
+    /// Packets taken over from other workers as owner.
+    pub stray_in: u64,
+    /// Packets sealed and submitted.
+    pub sent: u64,
+    /// Bytes submitted, headers included.
+    pub sent_bytes: u64,
+    /// Steps taken.
+    pub steps: u64,
+    drops: [u64; DropReason::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            received: 0,
+            opened: 0,
+            rtcp_in: 0,
+            packet_in: 0,
+            stray_out: 0,
+            stray_in: 0,
+            sent: 0,
+            sent_bytes: 0,
+            steps: 0,
+            drops: [0; DropReason::COUNT],
+        }
+    }
+}
+
+impl Counters {
+    /// Counts one dropped packet.
+    #[inline(always)]
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops[reason.index()] += 1;
+    }
+
+    /// Counts `n` dropped packets.
+    pub fn drop_many(&mut self, reason: DropReason, n: u64) {
+        self.drops[reason.index()] += n;
+    }
+
+    /// Packets dropped for a reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason.index()]
+    }
+
+    /// All reasons with at least one drop.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|r| (*r, self.dropped(*r))).filter(|(_, n)| *n > 0)
+    }
+
+    /// All drops together.
+    pub fn total_dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}

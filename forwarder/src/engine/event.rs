@@ -1,0 +1,47 @@
+//! What a worker tells the management thread. Events are lossy only with a count.
+
+use sluice_srtp::Ssrc;
+
+use super::staged::Generation;
+use crate::wire::frame::Address;
+
+/// Something that happened on a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// A leg's address was fixed by its first authenticated packet.
+    RemoteLearned {
+        /// The leg.
+        leg: u32,
+        /// Where its packets come from.
+        remote: Address,
+    },
+    /// A learn rule matched an authenticated packet.
+    StreamLearned {
+        /// The leg.
+        leg: u32,
+        /// Which of the leg's rules.
+        rule: u32,
+        /// The SSRC it now stands for.
+        ssrc: Ssrc,
+    },
+    /// RTCP in clear from a leg.
+    RtcpIn {
+        /// The leg.
+        leg: u32,
+        /// The compound packet.
+        bytes: Box<[u8]>,
+    },
+    /// A STUN or DTLS packet that control must see.
+    PacketIn {
+        /// The leg, if the tuple is one of a leg.
+        leg: Option<u32>,
+        /// Index of the endpoint it arrived at.
+        endpoint: u16,
+        /// Sender.
+        from: Address,
+        /// UDP payload.
+        bytes: Box<[u8]>,
+    },
+    /// A commit took effect.
+    Flipped(Generation),
+}

@@ -1,0 +1,109 @@
+//! Fan-out lists: which egress streams of this worker carry a source, and which virtual sources a source feeds.
+//! Membership may be wider than the truth; the rows say, version by version, what really applies.
+
+use super::staged::Staged;
+
+const HOLE: u32 = u32::MAX;
+
+/// Slots in no particular order. Positions never move while they are taken, so a cursor can stop anywhere.
+#[derive(Debug, Default)]
+pub struct Members {
+    slots: Vec<u32>,
+    holes: u32,
+}
+
+impl Members {
+    /// How many positions a walk has to look at.
+    #[inline(always)]
+    pub fn positions(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The member at a position.
+    #[inline(always)]
+    pub fn at(&self, position: usize) -> Option<u32> {
+        self.slots.get(position).copied().filter(|slot| *slot != HOLE)
+    }
+
+    /// Whether another member fits without allocating.
+    pub fn has_room(&self) -> bool {
+        self.holes > 0 || self.slots.len() < self.slots.capacity()
+    }
+
+    /// Adds a member; the caller made room.
+    pub fn add(&mut self, slot: u32) {
+        if self.holes > 0
+            && let Some(hole) = self.slots.iter_mut().find(|s| **s == HOLE)
+        {
+            *hole = slot;
+            self.holes -= 1;
+        } else {
+            self.slots.push(slot);
+        }
+    }
+
+    /// Removes a member if it is there.
+    pub fn remove(&mut self, slot: u32) {
+        if let Some(found) = self.slots.iter_mut().find(|s| **s == slot) {
+            *found = HOLE;
+            self.holes += 1;
+        }
+        while self.slots.last() == Some(&HOLE) {
+            self.slots.pop();
+            self.holes -= 1;
+        }
+    }
+
+    /// Moves the members into larger storage; returns the old one for the management thread to free.
+    pub fn grow(&mut self, mut storage: Vec<u32>) -> Vec<u32> {
+        if storage.capacity() > self.slots.capacity() {
+            storage.clear();
+            storage.extend_from_slice(&self.slots);
+            std::mem::swap(&mut self.slots, &mut storage);
+        }
+        storage
+    }
+
+    /// Storage held, in members.
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+}
+
+/// The list of one source at one worker.
+#[derive(Debug, Default)]
+pub struct List {
+    /// Egress streams.
+    pub members: Members,
+    /// Virtual sources that may carry this source now.
+    pub attached: Members,
+    /// For a virtual source: the list it carries.
+    pub input: Staged<u32>,
+    /// Video packets waiting: first and last cursor.
+    pub(super) queue: Option<(u32, u32)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_stay_and_holes_are_reused() {
+        let mut members = Members::default();
+        for slot in 0..5 {
+            members.add(slot);
+        }
+        members.remove(2);
+        assert_eq!((members.positions(), members.at(2), members.at(3)), (5, None, Some(3)));
+        members.add(9);
+        assert_eq!(members.at(2), Some(9));
+        for slot in [4, 3, 9] {
+            members.remove(slot);
+        }
+        assert_eq!(members.positions(), 2);
+        members.remove(77);
+        let old = members.grow(Vec::with_capacity(64));
+        assert!(old.capacity() < 64 && members.capacity() >= 64);
+        assert_eq!((members.at(0), members.at(1)), (Some(0), Some(1)));
+    }
+}

@@ -1,0 +1,27 @@
+//! The engine: one worker's forwarding, pure and bounded. Takes time, received frames, commands and transmit
+//! credit as arguments; gives frames, events and counts. Never touches a socket, a clock or a file, and never
+//! allocates per packet.
+
+pub mod cell;
+pub mod command;
+pub mod counters;
+pub mod cursor;
+pub mod event;
+pub mod index_store;
+pub mod list;
+pub mod map;
+pub mod police;
+pub mod ports;
+mod receive;
+pub mod rewrite;
+pub mod rows;
+mod run;
+pub mod staged;
+pub mod time;
+mod transmit;
+
+pub use command::Command;
+pub use counters::Counters;
+pub use ports::{PortId, Ports};
+pub use run::{Capacity, Engine, StepOutcome};
+pub use time::Nanos;

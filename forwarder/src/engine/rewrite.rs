@@ -1,0 +1,240 @@
+//! Sequence and timestamp continuity of one egress stream. A source is mapped by a constant offset, so its
+//! losses stay visible; a switch starts a new epoch behind everything sent so far. State is an offset and a
+//! bitmap of deliberately dropped packets, not a table per packet.
+
+use super::time::Nanos;
+
+/// Indexes left out between two sources, so that a loss at the end of the old one is not masked.
+pub const SWITCH_GAP: u64 = 1;
+/// How far behind the newest packet a late one can still be mapped when packets were left out on purpose.
+const MEMORY: u64 = 128;
+
+/// Where a packet goes in the outgoing stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Extended sequence number out.
+    pub index: u64,
+    /// Timestamp out.
+    pub timestamp: u32,
+}
+
+/// A packet as the rewriter sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming {
+    /// Its source.
+    pub source: u32,
+    /// Extended sequence number in.
+    pub index: u64,
+    /// Timestamp in.
+    pub timestamp: u32,
+    /// When it arrived.
+    pub arrival: Nanos,
+}
+
+/// The mapping of one egress stream.
+#[derive(Clone, Debug, Default)]
+pub struct Rewriter {
+    clock_rate: u32,
+    source: Option<u32>,
+    /// Switches of source so far.
+    epochs: u32,
+    /// First index of this epoch.
+    base: u64,
+    /// Added to an incoming index (wrapping).
+    offset: u64,
+    timestamp_offset: u32,
+    highest_in: u64,
+    /// Bit n: the packet n behind `highest_in` was left out.
+    left_out: u128,
+    next: u64,
+    last_timestamp: u32,
+    last_arrival: Nanos,
+    has_sent: bool,
+}
+
+impl Rewriter {
+    /// A stream whose first packet gets index `first`.
+    pub fn new(clock_rate: u32, first: u64) -> Self {
+        Rewriter { clock_rate, next: first, ..Rewriter::default() }
+    }
+
+    /// Continues a stream of an earlier process, whose last timestamp was sent at `sent`.
+    pub fn resume(clock_rate: u32, first: u64, timestamp: u32, sent: Nanos) -> Self {
+        Rewriter { last_timestamp: timestamp, last_arrival: sent, has_sent: true, ..Rewriter::new(clock_rate, first) }
+    }
+
+    /// How many times the source changed.
+    pub fn epochs(&self) -> u32 {
+        self.epochs
+    }
+
+    /// The source now mapped.
+    pub fn source(&self) -> Option<u32> {
+        self.source
+    }
+
+    /// Timestamp offset of the source now mapped, as sender reports need it.
+    pub fn timestamp_offset(&self) -> u32 {
+        self.timestamp_offset
+    }
+
+    /// Maps a packet that will be sent; `None` when it is too late to have a place.
+    #[inline(always)]
+    pub fn map(&mut self, packet: Incoming) -> Option<Mapped> {
+        if self.source != Some(packet.source) {
+            self.start_epoch(packet);
+        }
+        let ahead = packet.index.wrapping_sub(self.highest_in) as i64;
+        let index = if ahead > 0 || (ahead == 0 && self.left_out & 1 == 0) {
+            if self.left_out != 0 {
+                self.advance(ahead as u64);
+            }
+            self.highest_in = packet.index;
+            packet.index.wrapping_add(self.offset)
+        } else {
+            self.late(packet.index, ahead.unsigned_abs())?
+        };
+        if index < self.base {
+            return None;
+        }
+        let timestamp = packet.timestamp.wrapping_add(self.timestamp_offset);
+        if index >= self.next {
+            self.next = index + 1;
+            self.last_timestamp = timestamp;
+            self.last_arrival = packet.arrival;
+            self.has_sent = true;
+        }
+        Some(Mapped { index, timestamp })
+    }
+
+    /// Leaves a packet out on purpose: later ones close the gap. Too late a packet changes nothing.
+    pub fn leave_out(&mut self, source: u32, index: u64) {
+        if self.source != Some(source) {
+            return;
+        }
+        let ahead = index.wrapping_sub(self.highest_in) as i64;
+        if ahead <= 0 {
+            return; // its place was given away or kept already; a gap is allowed, a collision is not
+        }
+        self.advance(ahead as u64);
+        self.highest_in = index;
+        self.left_out |= 1;
+        self.offset = self.offset.wrapping_sub(1);
+    }
+
+    fn advance(&mut self, by: u64) {
+        self.left_out = if by >= 128 { 0 } else { self.left_out << by };
+    }
+
+    /// Maps a packet behind the newest one: every packet left out between the two moved the newer ones down.
+    fn late(&self, index: u64, behind: u64) -> Option<u64> {
+        if self.left_out == 0 {
+            return Some(index.wrapping_add(self.offset));
+        }
+        if behind >= MEMORY {
+            return None;
+        }
+        let bit = 1u128 << behind;
+        if self.left_out & bit != 0 {
+            return None; // it was left out itself
+        }
+        let newer = (self.left_out & (bit - 1)).count_ones();
+        Some(index.wrapping_add(self.offset).wrapping_add(u64::from(newer)))
+    }
+
+    #[cold]
+    fn start_epoch(&mut self, packet: Incoming) {
+        let switched = self.source.is_some();
+        self.base = if switched { self.next + SWITCH_GAP } else { self.next };
+        self.offset = self.base.wrapping_sub(packet.index);
+        self.timestamp_offset = if self.has_sent {
+            let elapsed = packet.arrival.since(self.last_arrival).0;
+            let ticks = (u128::from(elapsed) * u128::from(self.clock_rate) / 1_000_000_000) as u32;
+            self.last_timestamp.wrapping_add(ticks.max(1)).wrapping_sub(packet.timestamp)
+        } else {
+            0
+        };
+        self.highest_in = packet.index;
+        self.left_out = 0;
+        self.epochs += u32::from(switched);
+        self.source = Some(packet.source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(source: u32, index: u64, ms: u64) -> Incoming {
+        Incoming { source, index, timestamp: (index * 960) as u32, arrival: Nanos::from_millis(ms) }
+    }
+
+    #[test]
+    fn losses_and_reordering_of_one_source_stay_as_they_are() {
+        let mut rewriter = Rewriter::new(48_000, 100);
+        let order = [1000u64, 1001, 1003, 1002, 1007, 1005, 1000];
+        let out: Vec<u64> = order.iter().map(|i| rewriter.map(packet(1, *i, 0)).unwrap().index).collect();
+        assert_eq!(out, [100, 101, 103, 102, 107, 105, 100]);
+        assert_eq!(rewriter.map(packet(1, 999, 0)), None); // before the first packet there is nothing
+    }
+
+    #[test]
+    fn a_switch_leaves_a_gap_and_time_goes_on() {
+        let mut rewriter = Rewriter::new(48_000, 5);
+        let first = rewriter.map(packet(1, 50, 1000)).unwrap();
+        assert_eq!(first, Mapped { index: 5, timestamp: 48_000 });
+        let second = rewriter.map(packet(2, 9_000_000, 1020)).unwrap();
+        assert_eq!(second.index, 6 + SWITCH_GAP);
+        assert_eq!(second.timestamp, 48_000 + 960);
+        assert_eq!(rewriter.map(packet(2, 8_999_999, 1020)), None); // may not run into the old source
+        let back = rewriter.map(packet(1, 51, 1020)).unwrap();
+        assert_eq!(back.index, second.index + 1 + SWITCH_GAP);
+        assert_eq!(back.timestamp, second.timestamp + 1); // never backwards, never equal
+        assert_eq!(rewriter.epochs(), 2);
+    }
+
+    #[test]
+    fn resuming_continues_index_and_time() {
+        let mut rewriter = Rewriter::resume(90_000, 77, 1_000, Nanos::from_millis(500));
+        let got = rewriter.map(packet(4, 12, 600)).unwrap();
+        assert_eq!(got, Mapped { index: 77, timestamp: 1_000 + 9_000 });
+    }
+
+    /// Against a table that remembers every packet.
+    #[test]
+    fn left_out_packets_close_up_exactly() {
+        let mut state = 11u64;
+        for round in 0..200u64 {
+            let mut rewriter = Rewriter::new(90_000, 1_000);
+            let mut sent: Vec<Option<u64>> = Vec::new(); // by index in: where it went
+            let (mut next_in, mut left_out) = (0u64, 0u64);
+            let mut held: Vec<u64> = Vec::new();
+            for _ in 0..300 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407 + round);
+                let roll = (state >> 40) % 10;
+                if next_in > 0 && roll == 0 && !held.is_empty() {
+                    let late = held.remove(0);
+                    let expected = 1_000 + late - sent[..late as usize].iter().filter(|p| p.is_none()).count() as u64;
+                    match rewriter.map(packet(1, late, 0)) {
+                        Some(m) => assert_eq!(m.index, expected),
+                        None => assert!(next_in - late > MEMORY - 2),
+                    }
+                } else if next_in > 0 && roll <= 3 {
+                    rewriter.leave_out(1, next_in);
+                    sent.push(None);
+                    left_out += 1;
+                    next_in += 1;
+                } else if next_in > 0 && roll == 4 {
+                    held.push(next_in); // arrives later
+                    sent.push(Some(0));
+                    next_in += 1;
+                } else {
+                    let got = rewriter.map(packet(1, next_in, 0)).unwrap();
+                    assert_eq!(got.index, 1_000 + next_in - left_out, "round {round}");
+                    sent.push(Some(got.index));
+                    next_in += 1;
+                }
+            }
+        }
+    }
+}

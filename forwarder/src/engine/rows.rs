@@ -1,0 +1,332 @@
+//! The rows of a worker's tables: legs, ingress streams, egress streams. Configuration is staged; running state
+//! stays with its slot while the key behind it lives.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use sluice_srtp::Ssrc;
+use sluice_srtp::key::SessionKeys;
+use sluice_srtp::replay::Receiver;
+use sluice_srtp::window::SentWindow;
+use sluice_table::Kind;
+
+use super::index_store::PinnedRow;
+use super::map::Key;
+use super::police::{Bucket, Rate};
+use super::ports::PortId;
+use super::rewrite::Rewriter;
+use super::staged::Staged;
+use crate::wire::frame::Address;
+use crate::wire::template::Template;
+
+/// What a header extension id stands for on a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Meaning {
+    /// sdes:mid; written per leg, never carried over.
+    Mid,
+    /// sdes:rtp-stream-id; read by learn rules, never carried over.
+    Rid,
+    /// sdes:repaired-rtp-stream-id; read by learn rules, never carried over.
+    RepairedRid,
+    /// ssrc-audio-level (RFC 6464).
+    AudioLevel,
+    /// Transport-wide sequence number; written per leg, never carried over.
+    TransportCc,
+    /// abs-send-time; written per leg, never carried over.
+    AbsSendTime,
+    /// AV1 dependency descriptor.
+    DependencyDescriptor,
+    /// generic-frame-descriptor-00.
+    FrameDescriptor,
+    /// Video orientation (3GPP TS 26.114).
+    VideoOrientation,
+}
+
+impl Meaning {
+    /// How many meanings there are.
+    pub const COUNT: usize = 9;
+
+    /// Whether the element describes the hop and is therefore never carried to another leg.
+    #[inline(always)]
+    pub const fn is_hop_by_hop(self) -> bool {
+        matches!(self, Meaning::Mid | Meaning::Rid | Meaning::RepairedRid | Meaning::TransportCc | Meaning::AbsSendTime)
+    }
+}
+
+/// A leg's header extension ids, in both directions of look-up.
+#[derive(Clone, Debug)]
+pub struct ExtensionMap {
+    meanings: [Option<Meaning>; 256],
+    ids: [u8; Meaning::COUNT],
+    /// Whether packets to the leg carry elements of their own (mid, transport-wide number, send time).
+    pub inserts: bool,
+}
+
+impl ExtensionMap {
+    /// From (meaning, id) pairs; id 0 is ignored.
+    pub fn new(pairs: impl IntoIterator<Item = (Meaning, u8)>) -> Self {
+        let mut map = ExtensionMap { meanings: [None; 256], ids: [0; Meaning::COUNT], inserts: false };
+        for (meaning, id) in pairs.into_iter().filter(|(_, id)| *id != 0) {
+            map.meanings[usize::from(id)] = Some(meaning);
+            map.ids[meaning as usize] = id;
+        }
+        map.inserts = [Meaning::Mid, Meaning::TransportCc, Meaning::AbsSendTime].iter().any(|m| map.id(*m).is_some());
+        map
+    }
+
+    /// What an id of a received packet means.
+    #[inline(always)]
+    pub fn meaning(&self, id: u8) -> Option<Meaning> {
+        self.meanings[usize::from(id)]
+    }
+
+    /// The id to send a meaning under.
+    #[inline(always)]
+    pub fn id(&self, meaning: Meaning) -> Option<u8> {
+        Some(self.ids[meaning as usize]).filter(|id| *id != 0)
+    }
+}
+
+/// Configuration of a leg at its owner.
+#[derive(Debug)]
+pub struct LegConfig {
+    /// Endpoint index.
+    pub endpoint: u16,
+    /// Where the peer is; `None` until learned.
+    pub remote: Option<Address>,
+    /// Whether packets carry no SRTP (lab).
+    pub plain: bool,
+    /// Keys of packets from the peer.
+    pub inbound: Option<Arc<SessionKeys>>,
+    /// Keys of packets to the peer.
+    pub outbound: Option<Arc<SessionKeys>>,
+    /// Prepared headers; `None` while no next hop is known.
+    pub template: Option<Template>,
+    /// Port packets leave by.
+    pub port: PortId,
+    /// Largest IP packet of the route, in bytes.
+    pub mtu: u16,
+    /// Header extension ids.
+    pub extensions: ExtensionMap,
+    /// Bytes a second from the peer.
+    pub byte_rate: Rate,
+    /// Packets a second from the peer.
+    pub packet_rate: Rate,
+}
+
+/// A leg's slot.
+#[derive(Debug, Default)]
+pub struct LegRow {
+    /// Configuration.
+    pub config: Staged<LegConfig>,
+    /// Policing by bytes.
+    pub bytes: Bucket,
+    /// Policing by packets.
+    pub packets: Bucket,
+    /// Budget for opening packets of unlisted SSRCs.
+    pub attempts: Bucket,
+    /// Next transport-wide sequence number.
+    pub transport_seq: Cell<u16>,
+    /// Counts.
+    pub stats: LegStats,
+}
+
+/// Counts of a leg.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LegStats {
+    /// Packets received on an AF_XDP socket by the owner.
+    pub fast: u64,
+    /// Packets received by a kernel socket.
+    pub slow: u64,
+    /// Packets that arrived at another worker first.
+    pub stray: u64,
+    /// Bytes received, UDP payload only.
+    pub bytes: u64,
+    /// When the last packet authenticated, in engine time.
+    pub last_authenticated: super::time::Nanos,
+    /// Packets dropped after the leg was known.
+    pub dropped: u64,
+}
+
+/// Configuration of an ingress stream at its leg's owner.
+#[derive(Clone, Debug)]
+pub struct IngressConfig {
+    /// Slot of its leg.
+    pub leg: u32,
+    /// SSRC.
+    pub ssrc: Ssrc,
+    /// The list its receivers are in.
+    pub list: u32,
+    /// Audio or video.
+    pub kind: Kind,
+    /// Allowed payload types, one bit each.
+    pub payload_types: u128,
+    /// Bytes a second of this stream.
+    pub byte_rate: Rate,
+    /// Where the highest received index is kept.
+    pub index: PinnedRow,
+    /// One past the highest index received under this key before; 0 when fresh.
+    pub resume: u64,
+    /// Changes when receive state must start over (another key).
+    pub incarnation: u64,
+}
+
+/// An ingress stream's slot.
+#[derive(Debug, Default)]
+pub struct IngressRow {
+    /// Configuration.
+    pub config: Staged<IngressConfig>,
+    /// Which incarnation `receiver` belongs to.
+    pub incarnation: u64,
+    /// Rollover and replay state; `None` before the first packet.
+    pub receiver: Option<Receiver>,
+    /// Policing.
+    pub bytes: Bucket,
+    /// Workers with receivers, one bit each.
+    pub workers: u64,
+    /// Packets opened.
+    pub packets: u64,
+    /// Payload bytes opened.
+    pub payload_bytes: u64,
+    /// Packets dropped after the stream was known.
+    pub dropped: u64,
+}
+
+/// Payload types in and out, up to four pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PayloadTypeMap {
+    pairs: [(u8, u8); 4],
+    len: u8,
+}
+
+impl PayloadTypeMap {
+    /// Pairs a map holds.
+    pub const MAX: usize = 4;
+
+    /// From pairs; `None` if there are more than [`MAX`](Self::MAX).
+    pub fn new(pairs: &[(u8, u8)]) -> Option<Self> {
+        let mut map = PayloadTypeMap { pairs: [(0, 0); 4], len: pairs.len() as u8 };
+        map.pairs.get_mut(..pairs.len())?.copy_from_slice(pairs);
+        Some(map)
+    }
+
+    /// The payload type out; one not listed goes out as it came.
+    #[inline(always)]
+    pub fn map(&self, payload_type: u8) -> u8 {
+        let known = &self.pairs[..usize::from(self.len & 7).min(4)];
+        known.iter().find(|(from, _)| *from == payload_type).map_or(payload_type, |(_, to)| *to)
+    }
+}
+
+/// Configuration of an egress stream at its leg's owner.
+#[derive(Clone, Debug)]
+pub struct EgressConfig {
+    /// Slot of its leg.
+    pub leg: u32,
+    /// The list it is a member of.
+    pub list: u32,
+    /// SSRC on the wire.
+    pub ssrc: Ssrc,
+    /// Clock rate in Hz.
+    pub clock_rate: u32,
+    /// Payload types.
+    pub payload_types: PayloadTypeMap,
+    /// DSCP, 0 to 63.
+    pub dscp: u8,
+    /// Whether the source's SSRC goes out as CSRC.
+    pub csrc: bool,
+    /// Value of the mid extension, if the leg has one.
+    pub mid: Option<arrayvec::ArrayString<16>>,
+    /// Where the next send index is kept.
+    pub index: PinnedRow,
+    /// The first index to use.
+    pub first_index: u64,
+    /// Timestamp and when it was sent (milliseconds of engine time), of a predecessor to continue.
+    pub resume_timing: Option<(u32, u32)>,
+    /// Changes when send state must start over (another key).
+    pub incarnation: u64,
+}
+
+/// An egress stream's slot.
+#[derive(Debug)]
+pub struct EgressRow {
+    /// Configuration.
+    pub config: Staged<EgressConfig>,
+    /// Which incarnation the state below belongs to; 0 is none.
+    pub incarnation: u64,
+    /// Indexes issued under (key, SSRC).
+    pub window: SentWindow,
+    /// Sequence and timestamp mapping.
+    pub rewriter: Rewriter,
+    /// Packets sealed.
+    pub packets: u64,
+    /// Bytes sealed, RTP header and tag included.
+    pub bytes: u64,
+}
+
+/// A peer's tuple at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TupleKey {
+    /// Endpoint index.
+    pub endpoint: u16,
+    /// The peer.
+    pub remote: Address,
+}
+
+impl Key for TupleKey {
+    #[inline(always)]
+    fn words(self) -> [u64; 3] {
+        let ports = (u64::from(self.endpoint) << 16) | u64::from(self.remote.port);
+        [self.remote.ip as u64, (self.remote.ip >> 64) as u64, ports]
+    }
+}
+
+/// Which leg a tuple belongs to, in force and staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TupleOwner {
+    /// The leg's worker.
+    pub worker: u8,
+    /// The leg's slot at that worker.
+    pub leg: u32,
+}
+
+/// An ingress stream's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamKey {
+    /// Slot of the leg.
+    pub leg: u32,
+    /// SSRC.
+    pub ssrc: Ssrc,
+}
+
+impl Key for StreamKey {
+    #[inline(always)]
+    fn words(self) -> [u64; 3] {
+        [(u64::from(self.leg) << 32) | u64::from(self.ssrc.0), 0x5353_5243, 0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_types_map_or_pass() {
+        let map = PayloadTypeMap::new(&[(111, 96), (100, 97)]).unwrap();
+        assert_eq!((map.map(111), map.map(100), map.map(8)), (96, 97, 8));
+        assert!(PayloadTypeMap::new(&[(0, 0); 5]).is_none());
+        assert_eq!(PayloadTypeMap::default().map(0), 0);
+    }
+
+    #[test]
+    fn extension_ids_both_ways() {
+        let map = ExtensionMap::new([(Meaning::Mid, 4), (Meaning::AudioLevel, 1), (Meaning::Rid, 0)]);
+        assert_eq!(map.meaning(4), Some(Meaning::Mid));
+        assert_eq!(map.meaning(0), None);
+        assert_eq!(map.id(Meaning::AudioLevel), Some(1));
+        assert_eq!(map.id(Meaning::Rid), None);
+        assert!(map.inserts);
+        assert!(!ExtensionMap::new([(Meaning::AudioLevel, 1)]).inserts);
+    }
+}
