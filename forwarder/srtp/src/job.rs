@@ -52,6 +52,9 @@ pub enum OpenError {
     /// Shorter than its header and tag.
     #[error("packet is shorter than its header and tag")]
     Short,
+    /// The caller broke the provider's contract: keys of another provider or profile, or `out` too short.
+    #[error("refused: keys of another provider or profile, or no room for the payload")]
+    Refused,
     /// Not attempted yet.
     #[error("not opened")]
     Pending,
