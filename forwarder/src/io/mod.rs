@@ -1,13 +1,18 @@
 //! Packet I/O: one trait, three back ends (`xdp`, `udp`, `memory`), all speaking whole Ethernet frames so
 //! that the engine has one path. Never looks past the UDP header.
 
+pub mod arena;
 pub mod frame;
+pub mod memory;
+pub mod preloaded;
 
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
 pub use frame::{RxFrame, TxFrame};
+pub use memory::MemoryIo;
+pub use preloaded::PreloadedIo;
 
 /// Frames received or gathered at a time.
 pub const BURST: usize = 64;
