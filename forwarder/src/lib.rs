@@ -1,5 +1,6 @@
 //! The data plane: packet I/O, the engine, workers, and the management thread that programs them.
 //! Never terminates ICE, DTLS or HTTP; depends on nothing of the control plane.
 
+pub mod engine;
 pub mod io;
 pub mod wire;

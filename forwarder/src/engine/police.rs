@@ -13,13 +13,13 @@ pub struct Rate {
 
 impl Rate {
     /// `units` per second with bursts of up to `burst` of time; zero units lets nothing through.
-    pub fn per_second(units: u64, burst: Nanos) -> Rate {
+    pub const fn per_second(units: u64, burst: Nanos) -> Rate {
         let cost = if units == 0 { u64::MAX } else { (1_000_000_000u64 << 16) / units };
         Rate { cost, burst: burst.0 }
     }
 
     /// `bits` per second, charged by the byte.
-    pub fn bits_per_second(bits: u64, burst: Nanos) -> Rate {
+    pub const fn bits_per_second(bits: u64, burst: Nanos) -> Rate {
         Rate::per_second(bits / 8, burst)
     }
 }

@@ -128,6 +128,10 @@ pub struct LegRow {
     pub attempts: Bucket,
     /// Next transport-wide sequence number.
     pub transport_seq: Cell<u16>,
+    /// The address its first authenticated packet came from, while the configuration does not hold it yet.
+    pub learned: Option<Address>,
+    /// SRTCP receive state.
+    pub rtcp: super::rtcp::RtcpState,
     /// Counts.
     pub stats: LegStats,
 }

@@ -4,8 +4,8 @@
 pub mod model;
 pub mod reason;
 
-pub use reason::DropReason;
 pub use model::{
     Change, Egress, Endpoint, Entry, EntryKind, ExtensionIds, Ingress, Kind, Learn, Leg, LegKind, Limits, Name, Remote,
     Source, Table,
 };
+pub use reason::DropReason;

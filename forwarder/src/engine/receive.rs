@@ -1,0 +1,425 @@
+//! Ingress: from UDP payloads to opened packets. Looks up the leg by tuple and the stream by SSRC, polices, opens
+//! in batches, and only then lets a packet change anything.
+
+use arrayvec::ArrayVec;
+use sluice_srtp::job::{OpenError, OpenJob};
+use sluice_srtp::provider::Provider;
+use sluice_srtp::replay::{Receiver, ReplayError};
+use sluice_srtp::{PacketIndex, Profile};
+use sluice_table::DropReason;
+
+use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
+use super::cursor::Held;
+use super::event::Event;
+use super::link::Message;
+use super::police::Rate;
+use super::rows::{ExtensionMap, StreamKey, TupleKey, TupleOwner};
+use super::run::Engine;
+use super::time::Nanos;
+use crate::io::BURST;
+use crate::wire::extension::Elements;
+use crate::wire::frame::{Address, Class, classify};
+use crate::wire::rtp::{self, RtpError, RtpHeader};
+
+/// How a packet reached the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// By an AF_XDP socket.
+    Fast,
+    /// By a kernel socket.
+    Slow,
+    /// From another worker.
+    Stray,
+}
+
+/// One UDP payload to look at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Input<'a> {
+    pub endpoint: u16,
+    pub remote: Address,
+    pub payload: &'a [u8],
+    pub path: Path,
+}
+
+/// A packet that passed every check that needs no key.
+#[derive(Debug)]
+struct Candidate<'a> {
+    packet: &'a [u8],
+    remote: Address,
+    header: RtpHeader,
+    leg: u32,
+    ingress: u32,
+    index: PacketIndex,
+    cell: CellId,
+    /// `None` on a plain leg.
+    profile: Option<Profile>,
+    result: Result<usize, OpenError>,
+}
+
+impl<C: Provider> Engine<C> {
+    /// Takes a burst of payloads in; never more than [`BURST`].
+    pub(super) fn ingest(&mut self, now: Nanos, inputs: &[Input<'_>]) {
+        let mut candidates: ArrayVec<Candidate<'_>, BURST> = ArrayVec::new();
+        for input in inputs {
+            match self.admit(now, input) {
+                Ok(Some(candidate)) => candidates.push(candidate),
+                Ok(None) => {}
+                Err(reason) => self.counters.drop(reason),
+            }
+        }
+        if candidates.is_empty() {
+            return;
+        }
+        self.open(&mut candidates);
+        for candidate in candidates {
+            let cell = candidate.cell;
+            let (leg, ingress) = (candidate.leg as usize, candidate.ingress as usize);
+            match self.accept(now, candidate) {
+                Ok(()) => {}
+                Err(reason) => {
+                    self.counters.drop(reason);
+                    self.legs[leg].stats.dropped += 1;
+                    self.ingress[ingress].dropped += 1;
+                }
+            }
+            self.slab.release(cell);
+        }
+    }
+
+    /// Everything that can be decided without a key. `Ok(None)` means the packet went elsewhere.
+    fn admit<'a>(&mut self, now: Nanos, input: &Input<'a>) -> Result<Option<Candidate<'a>>, DropReason> {
+        let packet = input.payload;
+        let class = classify(packet);
+        let key = TupleKey { endpoint: input.endpoint, remote: input.remote };
+        let Some(owner) = self.owner_of(key, class, packet) else {
+            return self.unknown(input, class);
+        };
+        if owner.worker != self.worker {
+            return self.hand_over(input, owner);
+        }
+        let generation = self.generation;
+        let row = &mut self.legs[owner.leg as usize];
+        let Some(leg) = row.config.get(generation) else { return Err(DropReason::UnknownTuple) };
+        match input.path {
+            Path::Fast => row.stats.fast += 1,
+            Path::Slow => row.stats.slow += 1,
+            Path::Stray => row.stats.stray += 1,
+        }
+        row.stats.bytes += packet.len() as u64;
+        if !row.packets.take(leg.packet_rate, 1, now) || !row.bytes.take(leg.byte_rate, packet.len() as u64, now) {
+            row.stats.dropped += 1;
+            return Err(DropReason::PolicedLeg);
+        }
+        match class {
+            Class::Rtp => {}
+            Class::Rtcp => return self.control_packet(input, owner, class),
+            Class::Stun | Class::Dtls => return self.control_packet(input, owner, class),
+            Class::Other => {
+                row.stats.dropped += 1;
+                return Err(if packet.is_empty() { DropReason::ZeroLength } else { DropReason::FirstByte });
+            }
+        }
+        let result = self.admit_rtp(now, input, owner);
+        if result.is_err() {
+            self.legs[owner.leg as usize].stats.dropped += 1;
+        }
+        result.map(Some)
+    }
+
+    fn admit_rtp<'a>(&mut self, now: Nanos, input: &Input<'a>, owner: TupleOwner) -> Result<Candidate<'a>, DropReason> {
+        let packet = input.payload;
+        let header = rtp::parse(packet).map_err(|error| match error {
+            RtpError::Truncated => DropReason::Truncated,
+            RtpError::Version => DropReason::RtpVersion,
+            RtpError::Header => DropReason::RtpHeader,
+        })?;
+        let key = StreamKey { leg: owner.leg, ssrc: header.ssrc };
+        let slot = self.streams.get(key).ok_or(DropReason::UnknownSsrc)?;
+        let generation = self.generation;
+        let leg_row = &mut self.legs[owner.leg as usize];
+        let leg = leg_row.config.get(generation).ok_or(DropReason::UnknownTuple)?;
+        if leg.remote.is_none() {
+            match leg_row.learned {
+                Some(learned) if learned == input.remote => {}
+                Some(_) => return Err(DropReason::SourceSpoofed),
+                None if leg_row.attempts.take(ATTEMPTS, 1, now) => {}
+                None => return Err(DropReason::LearnBudget),
+            }
+        }
+        let row = &mut self.ingress[slot as usize];
+        let config = row.config.get(generation).ok_or(DropReason::UnknownSsrc)?;
+        if config.payload_types & (1 << header.payload_type) == 0 {
+            row.dropped += 1;
+            return Err(DropReason::PayloadType);
+        }
+        if !row.bytes.take(config.byte_rate, packet.len() as u64, now) {
+            row.dropped += 1;
+            return Err(DropReason::PolicedStream);
+        }
+        if header.len > HEADER_ROOM || packet.len() - header.len > PAYLOAD_ROOM {
+            return Err(DropReason::RtpHeader);
+        }
+        let profile = match (&leg.inbound, leg.plain) {
+            (_, true) => None,
+            (Some(keys), false) => Some(keys.profile()),
+            (None, false) => return Err(DropReason::NoKey),
+        };
+        if row.incarnation != config.incarnation || row.receiver.is_none() {
+            row.incarnation = config.incarnation;
+            row.receiver = Some(match config.resume.checked_sub(1).and_then(PacketIndex::from_u64) {
+                Some(highest) => Receiver::resume(highest),
+                None => Receiver::new(0),
+            });
+        }
+        let Some(receiver) = &row.receiver else { return Err(DropReason::UnknownSsrc) };
+        let index = receiver.estimate(header.seq);
+        receiver.check(index).map_err(replay_reason)?;
+        let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
+        Ok(Candidate {
+            packet,
+            remote: input.remote,
+            header,
+            leg: owner.leg,
+            ingress: slot,
+            index,
+            cell,
+            profile,
+            result: Err(OpenError::Pending),
+        })
+    }
+
+    /// Opens all candidates into their cells, a batch per profile.
+    fn open(&mut self, candidates: &mut [Candidate<'_>]) {
+        let mut present = 0u8;
+        for candidate in candidates.iter() {
+            present |= match candidate.profile {
+                Some(profile) => 1 << profile as u8,
+                None => 1 << 7,
+            };
+        }
+        for profile in Profile::ALL.into_iter().filter(|p| present & (1 << *p as u8) != 0) {
+            let mut jobs: ArrayVec<OpenJob<'_>, BURST> = ArrayVec::new();
+            let mut of: ArrayVec<u8, BURST> = ArrayVec::new();
+            for (at, candidate) in candidates.iter().enumerate().filter(|(_, c)| c.profile == Some(profile)) {
+                let config = self.legs[candidate.leg as usize].config.get(self.generation);
+                let Some(keys) = config.and_then(|leg| leg.inbound.as_deref()) else { continue };
+                // SAFETY: every candidate took a cell of its own, which nobody else holds and which is touched
+                // through this reference only until the jobs are gone.
+                let out = unsafe { &mut *self.slab.payload_ptr(candidate.cell) };
+                jobs.push(OpenJob {
+                    keys,
+                    ssrc: candidate.header.ssrc,
+                    index: candidate.index,
+                    packet: candidate.packet,
+                    header_len: candidate.header.len,
+                    out,
+                    result: Err(OpenError::Pending),
+                });
+                of.push(at as u8);
+            }
+            self.crypto.open(&mut jobs);
+            for (job, at) in jobs.iter().zip(&of) {
+                candidates[usize::from(*at)].result = job.result;
+            }
+        }
+        if present & (1 << 7) != 0 {
+            for candidate in candidates.iter_mut().filter(|c| c.profile.is_none()) {
+                let payload = &candidate.packet[candidate.header.len..];
+                self.slab.write(candidate.cell).payload[..payload.len()].copy_from_slice(payload);
+                candidate.result = Ok(payload.len());
+            }
+        }
+    }
+
+    /// An opened packet takes effect: replay window, index row, statistics, and on to its receivers.
+    fn accept(&mut self, now: Nanos, candidate: Candidate<'_>) -> Result<(), DropReason> {
+        let payload_len = candidate.result.map_err(|error| match error {
+            OpenError::Short => DropReason::Truncated,
+            OpenError::Tag | OpenError::Pending => DropReason::AuthTag,
+            OpenError::Refused => DropReason::NoKey,
+        })?;
+        let generation = self.generation;
+        let row = &mut self.ingress[candidate.ingress as usize];
+        let config = row.config.get(generation).ok_or(DropReason::Removed)?;
+        let receiver = row.receiver.as_mut().ok_or(DropReason::Removed)?;
+        receiver.check(candidate.index).map_err(replay_reason)?; // twice in one burst
+        receiver.accept(candidate.index);
+        if let Some(highest) = receiver.highest() {
+            config.index.store_next(highest.as_u64() + 1);
+        }
+        let leg_row = &mut self.legs[candidate.leg as usize];
+        leg_row.stats.last_authenticated = now;
+        let leg = leg_row.config.get(generation).ok_or(DropReason::Removed)?;
+        let learned = leg.remote.is_none() && leg_row.learned.is_none();
+        if learned {
+            leg_row.learned = Some(candidate.remote);
+        }
+        let header = &candidate.header;
+        let cell = self.slab.write(candidate.cell);
+        if header.padding {
+            let pad = payload_len.checked_sub(1).map(|last| usize::from(cell.payload[last]));
+            if pad.is_none_or(|pad| pad == 0 || pad > payload_len) {
+                return Err(DropReason::RtpHeader);
+            }
+        }
+        let elements = known_elements(&leg.extensions, candidate.packet, header)?;
+        if !elements.is_empty() {
+            cell.header[..header.len].copy_from_slice(&candidate.packet[..header.len]);
+        }
+        cell.meta = Meta {
+            list: config.list,
+            index: candidate.index.as_u64(),
+            timestamp: header.timestamp,
+            ssrc: header.ssrc,
+            arrival: now,
+            kind: config.kind,
+            payload_type: header.payload_type,
+            marker: header.marker,
+            padding: header.padding,
+            payload_len: payload_len as u16,
+            header_len: header.len as u16,
+            elements,
+        };
+        row.packets += 1;
+        row.payload_bytes += payload_len as u64;
+        self.counters.opened += 1;
+        let workers = row.workers;
+        if learned {
+            self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
+        }
+        if workers == 0 {
+            return Err(DropReason::NoReceiver);
+        }
+        self.dispatch(now, candidate.cell, workers);
+        Ok(())
+    }
+
+    /// Queues an opened packet for every worker that has receivers of it.
+    fn dispatch(&mut self, now: Nanos, cell: CellId, workers: u64) {
+        let own = 1u64 << self.worker;
+        if workers & own != 0 {
+            let meta = &self.slab.memory().read(cell).meta;
+            let (list, kind) = (meta.list, meta.kind);
+            let held = Held { worker: self.worker, cell };
+            if self.cursors.push(&mut self.lists, held, list, kind, now) {
+                self.slab.hold(cell);
+            } else {
+                self.counters.drop(DropReason::QueueFull);
+            }
+        }
+        let mut others = workers & !own;
+        while others != 0 {
+            let worker = others.trailing_zeros() as usize;
+            others &= others - 1;
+            let sent =
+                self.links.get(worker).and_then(Option::as_deref).is_some_and(|link| link.send(Message::Opened(cell)));
+            if sent {
+                self.slab.hold(cell);
+            } else {
+                self.counters.drop(DropReason::QueueFull);
+            }
+        }
+    }
+
+    /// Who owns a tuple. A leg that is still learning its address is found by SSRC instead.
+    fn owner_of(&self, key: TupleKey, class: Class, packet: &[u8]) -> Option<TupleOwner> {
+        if let Some(row) = self.tuples.get(key)
+            && let Some(owner) = self.tuple_rows[row as usize].get(self.generation)
+        {
+            return Some(*owner);
+        }
+        if self.listeners.is_empty() || class != Class::Rtp || packet.len() < rtp::FIXED_LEN {
+            return None;
+        }
+        let ssrc = crate::wire::be32(packet, 8);
+        self.listeners.iter().find(|l| l.endpoint == key.endpoint && l.ssrc.0 == ssrc).map(|l| l.owner)
+    }
+
+    /// A packet of a tuple that belongs to no leg: STUN and DTLS go up, the rest ends here.
+    fn unknown<T>(&mut self, input: &Input<'_>, class: Class) -> Result<Option<T>, DropReason> {
+        match class {
+            Class::Stun | Class::Dtls => {
+                self.counters.packet_in += 1;
+                self.emit(Event::PacketIn {
+                    leg: None,
+                    endpoint: input.endpoint,
+                    from: input.remote,
+                    bytes: input.payload.into(),
+                });
+                Ok(None)
+            }
+            Class::Rtp | Class::Rtcp => Err(DropReason::UnknownTuple),
+            Class::Other if input.payload.is_empty() => Err(DropReason::ZeroLength),
+            Class::Other => Err(DropReason::FirstByte),
+        }
+    }
+
+    /// Gives a packet to its leg's owner as it came.
+    fn hand_over<T>(&mut self, input: &Input<'_>, owner: TupleOwner) -> Result<Option<T>, DropReason> {
+        if input.path == Path::Stray || input.payload.len() > PAYLOAD_ROOM {
+            return Err(DropReason::StrayOverflow); // never handed on twice
+        }
+        let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
+        self.slab.write(cell).payload[..input.payload.len()].copy_from_slice(input.payload);
+        let message =
+            Message::Stray { cell, len: input.payload.len() as u16, endpoint: input.endpoint, remote: input.remote };
+        let link = self.links.get(usize::from(owner.worker)).and_then(Option::as_deref);
+        if link.is_some_and(|link| link.send(message)) {
+            self.counters.stray_out += 1;
+            Ok(None) // the owner holds the cell now
+        } else {
+            self.slab.release(cell);
+            Err(DropReason::StrayOverflow)
+        }
+    }
+
+    /// RTCP, STUN or DTLS of a known leg.
+    fn control_packet<T>(
+        &mut self,
+        input: &Input<'_>,
+        owner: TupleOwner,
+        class: Class,
+    ) -> Result<Option<T>, DropReason> {
+        if class == Class::Rtcp {
+            return self.receive_rtcp(input.payload, owner.leg).map(|()| None);
+        }
+        self.counters.packet_in += 1;
+        self.emit(Event::PacketIn {
+            leg: Some(owner.leg),
+            endpoint: input.endpoint,
+            from: input.remote,
+            bytes: input.payload.into(),
+        });
+        Ok(None)
+    }
+}
+
+/// How often a packet may be opened on the mere chance that it belongs to a leg (DESIGN §2).
+const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000));
+
+fn replay_reason(error: ReplayError) -> DropReason {
+    match error {
+        ReplayError::Replayed => DropReason::Replayed,
+        ReplayError::TooOld => DropReason::TooOld,
+    }
+}
+
+/// The header extension elements whose ids the leg negotiated.
+#[inline]
+fn known_elements(
+    extensions: &ExtensionMap,
+    packet: &[u8],
+    header: &RtpHeader,
+) -> Result<ArrayVec<KnownElement, MAX_ELEMENTS>, DropReason> {
+    let mut known = ArrayVec::new();
+    let Some(block) = header.extension else { return Ok(known) };
+    let mut elements = Elements::new(packet, block);
+    for element in elements.by_ref() {
+        if let Some(meaning) = extensions.meaning(element.id)
+            && !known.is_full()
+        {
+            known.push(KnownElement { meaning, len: element.len, at: element.at });
+        }
+    }
+    if elements.broken { Err(DropReason::RtpExtension) } else { Ok(known) }
+}
