@@ -3,7 +3,9 @@
 
 mod bitmap;
 pub mod index;
+mod iv;
 pub mod job;
+mod kdf;
 pub mod key;
 pub mod profile;
 pub mod provider;

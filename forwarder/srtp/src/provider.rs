@@ -1,7 +1,10 @@
 //! The provider contract: expand keys, seal and open batches out of place. Which back ends exist, how one is
 //! chosen and how it proves itself at start. Never decides what is sealed or under which index.
 
+mod check;
 pub mod null;
+pub mod portable;
+mod stream;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +16,7 @@ use crate::job::{OpenError, OpenJob, SealJob};
 use crate::key::{MasterKey, SessionKeys};
 
 pub use null::NullProvider;
+pub use portable::PortableProvider;
 
 /// A crypto back end, one instance per thread.
 ///
@@ -112,12 +116,14 @@ pub enum ProviderError {
 
 /// What a provider keeps inside [`SessionKeys`].
 pub(crate) enum KeyMaterial {
+    Portable(Box<portable::PortableKeys>),
     Null,
 }
 
 impl KeyMaterial {
     pub(crate) const fn kind(&self) -> ProviderKind {
         match self {
+            KeyMaterial::Portable(_) => ProviderKind::Portable,
             KeyMaterial::Null => ProviderKind::Null,
         }
     }
@@ -126,6 +132,8 @@ impl KeyMaterial {
 /// One provider of any kind, chosen at start.
 #[derive(Debug)]
 pub enum AnyProvider {
+    /// See [`ProviderKind::Portable`].
+    Portable(PortableProvider),
     /// See [`ProviderKind::Null`].
     Null(NullProvider),
 }
@@ -144,6 +152,7 @@ impl AnyProvider {
     /// The kind.
     pub fn kind(&self) -> ProviderKind {
         match self {
+            AnyProvider::Portable(_) => ProviderKind::Portable,
             AnyProvider::Null(_) => ProviderKind::Null,
         }
     }
@@ -152,6 +161,7 @@ impl AnyProvider {
 macro_rules! each {
     ($any:expr, $provider:ident => $call:expr) => {
         match $any {
+            AnyProvider::Portable($provider) => $call,
             AnyProvider::Null($provider) => $call,
         }
     };

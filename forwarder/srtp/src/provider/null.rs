@@ -4,7 +4,7 @@
 use crate::index::Ssrc;
 use crate::job::{OpenError, OpenJob, SealJob};
 use crate::key::{MasterKey, SessionKeys};
-use crate::provider::{KeyMaterial, Provider};
+use crate::provider::{KeyMaterial, Provider, check};
 use crate::srtcp::MAX_SRTCP_INDEX;
 
 /// See the [module](self).
@@ -27,39 +27,42 @@ impl Provider for NullProvider {
 
     #[inline]
     fn seal(&mut self, jobs: &mut [SealJob<'_>]) {
+        let Some(profile) = jobs.first().map(|job| job.keys.profile()) else { return };
         for job in jobs {
-            let tag = job.keys.profile().rtp_tag_len();
-            let body = job.frame.get_mut(job.header_len..).unwrap_or_default();
-            match body.split_at_mut_checked(job.plain.len()) {
-                Some((payload, rest)) if rest.len() >= tag && matches!(job.keys.material, KeyMaterial::Null) => {
-                    payload.copy_from_slice(job.plain);
-                    rest[..tag].fill(0);
-                }
-                _ => {
-                    job.frame.get_mut(job.header_len..).unwrap_or_default().fill(0);
-                    self.refused += 1;
-                }
-            }
+            let (Some(len), KeyMaterial::Null) = (check::seal_len(job, profile), &job.keys.material) else {
+                check::refuse_seal(job, &mut self.refused);
+                continue;
+            };
+            let (payload, tag) = job.frame[job.header_len..len].split_at_mut(job.plain.len());
+            payload.copy_from_slice(job.plain);
+            tag.fill(0);
         }
     }
 
     #[inline]
     fn open(&mut self, jobs: &mut [OpenJob<'_>]) {
+        let Some(profile) = jobs.first().map(|job| job.keys.profile()) else { return };
         for job in jobs {
-            job.result = open_one(job);
-            if job.result == Err(OpenError::Refused) {
-                job.out.fill(0);
-                self.refused += 1;
+            let KeyMaterial::Null = &job.keys.material else {
+                check::refuse_open(job, OpenError::Refused, &mut self.refused);
+                continue;
+            };
+            match check::open_len(job, profile) {
+                Ok(len) => {
+                    job.out[..len].copy_from_slice(&job.packet[job.header_len..][..len]);
+                    job.result = Ok(len);
+                }
+                Err(error) => check::refuse_open(job, error, &mut self.refused),
             }
         }
     }
 
     fn seal_rtcp(&mut self, keys: &SessionKeys, _ssrc: Ssrc, index: u32, packet: &mut [u8], len: usize) -> usize {
-        let sealed = len + keys.profile().rtcp_tag_len() + 4;
-        if len < 8 || index > MAX_SRTCP_INDEX || packet.len() < sealed || !matches!(keys.material, KeyMaterial::Null) {
+        if !check::rtcp_fits(keys, index, packet.len(), len) || !matches!(keys.material, KeyMaterial::Null) {
             self.refused += 1;
             return 0;
         }
+        let sealed = len + keys.profile().rtcp_tag_len() + 4;
         packet[len..sealed].fill(0);
         // Where the profile has its index word: last for GCM (RFC 7714 §9.1), before the tag otherwise.
         let at = if keys.profile().is_aead() { sealed - 4 } else { len };
@@ -82,17 +85,4 @@ impl Provider for NullProvider {
     fn refused(&self) -> u64 {
         self.refused
     }
-}
-
-#[inline]
-fn open_one(job: &mut OpenJob<'_>) -> Result<usize, OpenError> {
-    if !matches!(job.keys.material, KeyMaterial::Null) {
-        return Err(OpenError::Refused);
-    }
-    let tag = job.keys.profile().rtp_tag_len();
-    let body = job.packet.get(job.header_len..).ok_or(OpenError::Short)?;
-    let len = body.len().checked_sub(tag).ok_or(OpenError::Short)?;
-    let out = job.out.get_mut(..len).ok_or(OpenError::Refused)?;
-    out.copy_from_slice(&body[..len]);
-    Ok(len)
 }
