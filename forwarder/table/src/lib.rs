@@ -1,11 +1,20 @@
 //! What the forwarder can be told: the table model, changes to it, static table files and the protocol that
 //! carries both. Never forwards a packet and never opens a media socket.
 
+pub mod change;
+pub mod describe;
+pub mod kinds;
 pub mod model;
+pub mod name;
+pub mod protocol;
 pub mod reason;
+pub mod validate;
 
+pub use describe::{Action, ChangeView, FieldChange};
 pub use model::{
-    Change, Egress, Endpoint, Entry, EntryKind, ExtensionIds, Ingress, Kind, Learn, Leg, LegKind, Limits, Name, Remote,
-    Source, Table,
+    Change, Egress, Endpoint, Entry, EntryKind, ExtensionIds, Ice, Ingress, Kind, Learn, Leg, LegKind, Limits, Name,
+    Remote, Source, Table,
 };
+pub use name::NameError;
 pub use reason::DropReason;
+pub use validate::Problem;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sluice_srtp::Ssrc;
 use sluice_srtp::key::MasterKey;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// A row's name: 1 to 120 bytes of printable ASCII without spaces, unique within its kind.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+/// [`Name::new`] checks that; so does every decoder.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(pub Arc<str>);
 
 impl fmt::Display for Name {
@@ -140,6 +141,45 @@ pub struct Leg {
     pub extensions: ExtensionIds,
     /// Policing.
     pub limits: Limits,
+    /// ICE state handed over once control established the leg; `None` for static legs.
+    pub ice: Option<Ice>,
+}
+
+/// What the forwarder needs to answer a leg's binding requests and to keep its consent (RFC 7675, RFC 8445 §7).
+/// The passwords are zeroed on drop and never printed.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+pub struct Ice {
+    /// Our user fragment, 4 to 256 characters.
+    pub local_ufrag: String,
+    /// Our password, 22 to 256 characters.
+    pub local_password: String,
+    /// The peer's user fragment.
+    pub remote_ufrag: String,
+    /// The peer's password.
+    pub remote_password: String,
+    /// Whether we are the controlling agent.
+    pub controlling: bool,
+    /// Our tie-breaker (RFC 8445 §5.1.1).
+    pub tie_breaker: u64,
+    /// Tuples of the peer that answered our own check, selected one first; 1 to [`Ice::MAX_TUPLES`].
+    #[zeroize(skip)]
+    pub tuples: Vec<SocketAddr>,
+}
+
+impl Ice {
+    /// Validated tuples a leg may have at a time.
+    pub const MAX_TUPLES: usize = 8;
+}
+
+impl fmt::Debug for Ice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ice")
+            .field("local_ufrag", &self.local_ufrag)
+            .field("remote_ufrag", &self.remote_ufrag)
+            .field("controlling", &self.controlling)
+            .field("tuples", &self.tuples)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Audio or video.

@@ -1,0 +1,127 @@
+//! The table as it may leave the forwarder: keys replaced by profile and fingerprint, no passwords.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use sluice_srtp::Profile;
+use sluice_srtp::key::{Fingerprint, MasterKey};
+
+use crate::model::{
+    Egress, Endpoint, ExtensionIds, Ice, Ingress, Learn, Leg, LegKind, Limits, Name, Remote, Source, Table,
+};
+
+/// A key's public side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyView {
+    /// Its profile.
+    pub profile: Profile,
+    /// Its fingerprint; in JSON the number, printed as 8 hex digits.
+    pub fingerprint: Fingerprint,
+}
+
+impl From<&MasterKey> for KeyView {
+    fn from(key: &MasterKey) -> KeyView {
+        KeyView { profile: key.profile(), fingerprint: key.fingerprint() }
+    }
+}
+
+/// ICE state without passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IceView {
+    /// Our user fragment.
+    pub local_ufrag: String,
+    /// The peer's user fragment.
+    pub remote_ufrag: String,
+    /// Whether we are the controlling agent.
+    pub controlling: bool,
+    /// Validated tuples, selected one first.
+    pub tuples: Vec<SocketAddr>,
+}
+
+impl From<&Ice> for IceView {
+    fn from(ice: &Ice) -> IceView {
+        IceView {
+            local_ufrag: ice.local_ufrag.clone(),
+            remote_ufrag: ice.remote_ufrag.clone(),
+            controlling: ice.controlling,
+            tuples: ice.tuples.clone(),
+        }
+    }
+}
+
+/// A leg without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegView {
+    /// Endpoint the peer talks to.
+    pub endpoint: Name,
+    /// What the peer is.
+    pub kind: LegKind,
+    /// Where the peer is.
+    pub remote: Remote,
+    /// Key of packets from the peer.
+    pub inbound: Option<KeyView>,
+    /// Key of packets to the peer.
+    pub outbound: Option<KeyView>,
+    /// Whether a used static outbound key is accepted.
+    pub accept_key_reuse: bool,
+    /// Header extension ids.
+    pub extensions: ExtensionIds,
+    /// Policing.
+    pub limits: Limits,
+    /// ICE state.
+    pub ice: Option<IceView>,
+}
+
+impl From<&Leg> for LegView {
+    fn from(leg: &Leg) -> LegView {
+        LegView {
+            endpoint: leg.endpoint.clone(),
+            kind: leg.kind,
+            remote: leg.remote.clone(),
+            inbound: leg.inbound.as_ref().map(KeyView::from),
+            outbound: leg.outbound.as_ref().map(KeyView::from),
+            accept_key_reuse: leg.accept_key_reuse,
+            extensions: leg.extensions,
+            limits: leg.limits,
+            ice: leg.ice.as_ref().map(IceView::from),
+        }
+    }
+}
+
+/// The whole table without secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The table's generation.
+    pub generation: u64,
+    /// Sequence number of the last event that is part of this snapshot; later ones come on top.
+    pub event_sequence: u64,
+    /// Local addresses.
+    pub endpoints: BTreeMap<Name, Endpoint>,
+    /// Peers.
+    pub legs: BTreeMap<Name, LegView>,
+    /// Streams received.
+    pub ingress: BTreeMap<Name, Ingress>,
+    /// Learn rules.
+    pub learn: BTreeMap<Name, Learn>,
+    /// Switched sources.
+    pub sources: BTreeMap<Name, Source>,
+    /// Streams sent.
+    pub egress: BTreeMap<Name, Egress>,
+}
+
+impl Snapshot {
+    /// A snapshot of a table.
+    pub fn of(table: &Table, generation: u64, event_sequence: u64) -> Snapshot {
+        Snapshot {
+            generation,
+            event_sequence,
+            endpoints: table.endpoints.clone(),
+            legs: table.legs.iter().map(|(name, leg)| (name.clone(), LegView::from(leg))).collect(),
+            ingress: table.ingress.clone(),
+            learn: table.learn.clone(),
+            sources: table.sources.clone(),
+            egress: table.egress.clone(),
+        }
+    }
+}
