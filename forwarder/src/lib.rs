@@ -2,3 +2,4 @@
 //! Never terminates ICE, DTLS or HTTP; depends on nothing of the control plane.
 
 pub mod io;
+pub mod xdp;
