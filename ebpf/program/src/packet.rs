@@ -87,6 +87,11 @@ fn parse_ipv6(ctx: &XdpContext, at: usize) -> Result<Udp, Verdict> {
     }
     let source: &[u8; 16] = read(ctx, at + 8)?;
     let destination: &[u8; 16] = read(ctx, at + 24)?;
+    // A mapped address never travels (RFC 6890); here it would pass for an IPv4 endpoint.
+    let prefix: &[u8; 12] = read(ctx, at + 24)?;
+    if *prefix == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] {
+        return Err(Verdict::PassNotIp);
+    }
     udp(ctx, at + IPV6, u16::from_be_bytes([header[4], header[5]]), *source, *destination)
 }
 
