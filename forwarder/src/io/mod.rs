@@ -3,6 +3,7 @@
 
 pub mod arena;
 pub mod frame;
+pub mod headers;
 pub mod memory;
 pub mod preloaded;
 
