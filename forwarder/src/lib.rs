@@ -3,5 +3,6 @@
 
 pub mod engine;
 pub mod io;
+pub mod manage;
 pub mod wire;
 pub mod xdp;

@@ -17,7 +17,7 @@ pub mod receive;
 pub mod rewrite;
 pub mod rows;
 pub mod rtcp;
-mod run;
+pub mod run;
 pub mod staged;
 pub mod time;
 mod transmit;
