@@ -1,7 +1,6 @@
 //! AES-CM and HMAC-SHA1 in bursts: the cipher runs over a whole burst, then up to 16 SHA-1 computations side by side.
 //! Both calls are synchronous, so no job outlives the call and completion order does not matter.
 
-use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use super::manager::Manager;
@@ -207,7 +206,7 @@ impl Workspace {
             let job = &mut jobs[at as usize];
             let signed = job.packet.len() - tag;
             let len = signed - job.header_len;
-            let matches = bool::from(self.tags[slot][..tag].ct_eq(&job.packet[signed..]));
+            let matches = check::tags_match(&self.tags[slot][..tag], &job.packet[signed..]);
             let Some(keys) = own(&job.keys.material).filter(|_| hashed && matches) else {
                 job.out[..len].fill(0);
                 job.result = Err(if hashed { OpenError::Tag } else { OpenError::Refused });
