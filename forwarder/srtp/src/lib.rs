@@ -12,6 +12,8 @@ pub mod profile;
 pub mod provider;
 pub mod replay;
 pub mod srtcp;
+#[cfg(test)]
+mod vectors;
 pub mod window;
 
 pub use index::{PacketIndex, Seq, Ssrc};
