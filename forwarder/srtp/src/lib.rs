@@ -1,6 +1,7 @@
 //! SRTP and SRTCP for many keys at once: profiles, key derivation, packet indexes, replay and sent
 //! windows, and the providers that seal and open batches. Never touches sockets, clocks or tables.
 
+pub mod bench;
 mod bitmap;
 pub mod index;
 mod iv;
@@ -11,6 +12,8 @@ pub mod profile;
 pub mod provider;
 pub mod replay;
 pub mod srtcp;
+#[cfg(test)]
+mod vectors;
 pub mod window;
 
 pub use index::{PacketIndex, Seq, Ssrc};

@@ -2,8 +2,11 @@
 //! chosen and how it proves itself at start. Never decides what is sealed or under which index.
 
 mod check;
+#[cfg(ipsec_mb)]
+pub mod ipsec_mb;
 pub mod null;
 pub mod portable;
+mod selftest;
 mod stream;
 
 use std::fmt;
@@ -15,6 +18,8 @@ use crate::index::Ssrc;
 use crate::job::{OpenError, OpenJob, SealJob};
 use crate::key::{MasterKey, SessionKeys};
 
+#[cfg(ipsec_mb)]
+pub use ipsec_mb::IpsecMbProvider;
 pub use null::NullProvider;
 pub use portable::PortableProvider;
 
@@ -116,6 +121,8 @@ pub enum ProviderError {
 
 /// What a provider keeps inside [`SessionKeys`].
 pub(crate) enum KeyMaterial {
+    #[cfg(ipsec_mb)]
+    IpsecMb(ipsec_mb::IpsecKeys),
     Portable(Box<portable::PortableKeys>),
     Null,
 }
@@ -124,6 +131,8 @@ impl KeyMaterial {
     pub(crate) const fn kind(&self) -> ProviderKind {
         match self {
             KeyMaterial::Portable(_) => ProviderKind::Portable,
+            #[cfg(ipsec_mb)]
+            KeyMaterial::IpsecMb(_) => ProviderKind::IpsecMb,
             KeyMaterial::Null => ProviderKind::Null,
         }
     }
@@ -132,6 +141,9 @@ impl KeyMaterial {
 /// One provider of any kind, chosen at start.
 #[derive(Debug)]
 pub enum AnyProvider {
+    /// See [`ProviderKind::IpsecMb`].
+    #[cfg(ipsec_mb)]
+    IpsecMb(IpsecMbProvider),
     /// See [`ProviderKind::Portable`].
     Portable(PortableProvider),
     /// See [`ProviderKind::Null`].
@@ -141,27 +153,46 @@ pub enum AnyProvider {
 impl AnyProvider {
     /// Starts a provider and lets it prove itself on known answers of every profile.
     pub fn new(kind: ProviderKind) -> Result<AnyProvider, ProviderError> {
-        match kind {
-            ProviderKind::Null => Ok(AnyProvider::Null(NullProvider::new())),
-            ProviderKind::Portable | ProviderKind::IpsecMb => {
-                Err(ProviderError::Unavailable { kind, reason: "not part of this build".to_owned() })
-            }
+        let mut provider = match kind {
+            ProviderKind::Null => AnyProvider::Null(NullProvider::new()),
+            ProviderKind::Portable => AnyProvider::Portable(PortableProvider::new()),
+            ProviderKind::IpsecMb => new_ipsec_mb()?,
+        };
+        if kind != ProviderKind::Null {
+            selftest::run(&mut provider).map_err(|what| ProviderError::SelfTest { kind, what })?;
         }
+        Ok(provider)
     }
 
     /// The kind.
     pub fn kind(&self) -> ProviderKind {
         match self {
             AnyProvider::Portable(_) => ProviderKind::Portable,
+            #[cfg(ipsec_mb)]
+            AnyProvider::IpsecMb(_) => ProviderKind::IpsecMb,
             AnyProvider::Null(_) => ProviderKind::Null,
         }
     }
+}
+
+#[cfg(ipsec_mb)]
+fn new_ipsec_mb() -> Result<AnyProvider, ProviderError> {
+    let kind = ProviderKind::IpsecMb;
+    IpsecMbProvider::new().map(AnyProvider::IpsecMb).map_err(|reason| ProviderError::Unavailable { kind, reason })
+}
+
+#[cfg(not(ipsec_mb))]
+fn new_ipsec_mb() -> Result<AnyProvider, ProviderError> {
+    let reason = "this build has no ipsec-mb (x86-64 with cargo feature `ipsec-mb` has); use portable".to_owned();
+    Err(ProviderError::Unavailable { kind: ProviderKind::IpsecMb, reason })
 }
 
 macro_rules! each {
     ($any:expr, $provider:ident => $call:expr) => {
         match $any {
             AnyProvider::Portable($provider) => $call,
+            #[cfg(ipsec_mb)]
+            AnyProvider::IpsecMb($provider) => $call,
             AnyProvider::Null($provider) => $call,
         }
     };

@@ -1,5 +1,7 @@
 //! The contract every provider holds its caller to, in one place: lengths, profile, what a refusal does.
 
+use subtle::ConstantTimeEq;
+
 use crate::job::{OpenError, OpenJob, SealJob};
 use crate::key::SessionKeys;
 use crate::profile::Profile;
@@ -41,4 +43,16 @@ pub(crate) fn refuse_open(job: &mut OpenJob<'_>, error: OpenError, refused: &mut
 pub(crate) fn rtcp_fits(keys: &SessionKeys, index: u32, room: usize, len: usize) -> bool {
     let sealed = len.checked_add(keys.profile().rtcp_tag_len() + 4);
     len >= 8 && index <= MAX_SRTCP_INDEX && sealed.is_some_and(|sealed| sealed <= room)
+}
+
+/// Whether two tags of the same length (at most 16 bytes) are equal, in constant time. As one wide word: byte by
+/// byte costs 20 ns a packet.
+#[inline]
+pub(crate) fn tags_match(made: &[u8], received: &[u8]) -> bool {
+    let wide = |tag: &[u8]| {
+        let mut word = [0; Profile::MAX_TAG];
+        word[..tag.len()].copy_from_slice(tag);
+        u128::from_ne_bytes(word)
+    };
+    made.len() == received.len() && bool::from(wide(made).ct_eq(&wide(received)))
 }

@@ -26,7 +26,7 @@ impl PortableProvider {
         PortableProvider { refused: 0 }
     }
 
-    pub(crate) fn from_secrets(profile: Profile, secrets: &SessionSecrets) -> SessionKeys {
+    pub(crate) fn expand_secrets(profile: Profile, secrets: &SessionSecrets) -> SessionKeys {
         let rtp = StreamKeys::new(profile, &secrets.rtp);
         let rtcp = StreamKeys::new(profile, &secrets.rtcp);
         SessionKeys::new(profile, KeyMaterial::Portable(Box::new(PortableKeys { rtp, rtcp })))
@@ -35,7 +35,7 @@ impl PortableProvider {
 
 impl Provider for PortableProvider {
     fn expand(&mut self, master: &MasterKey) -> SessionKeys {
-        Self::from_secrets(master.profile(), &kdf::derive(master))
+        Self::expand_secrets(master.profile(), &kdf::derive(master))
     }
 
     fn seal(&mut self, jobs: &mut [SealJob<'_>]) {

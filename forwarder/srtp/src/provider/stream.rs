@@ -7,7 +7,6 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Unbound
 use ctr::{Ctr128BE, CtrCore};
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
-use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::index::{PacketIndex, Ssrc};
@@ -15,6 +14,7 @@ use crate::iv;
 use crate::job::OpenError;
 use crate::kdf::StreamSecrets;
 use crate::profile::Profile;
+use crate::provider::check::tags_match;
 use crate::srtcp::MAX_SRTCP_INDEX;
 
 /// Tag bytes of both GCM profiles.
@@ -234,7 +234,7 @@ impl CmKeys {
     ) -> Result<usize, OpenError> {
         let (signed, tag) = packet.split_at(header_len + out.len());
         let made = self.tag(&[signed, &index.roc().to_be_bytes()]);
-        if !bool::from(made[..tag.len()].ct_eq(tag)) {
+        if !tags_match(&made[..tag.len()], tag) {
             out.fill(0);
             return Err(OpenError::Tag);
         }
@@ -246,7 +246,7 @@ impl CmKeys {
     fn open_rtcp(&self, packet: &mut [u8]) -> Result<(usize, u32), OpenError> {
         let len = packet.len().checked_sub(14).filter(|len| *len >= RTCP_CLEAR).ok_or(OpenError::Short)?;
         let (signed, tag) = packet.split_at_mut(len + 4);
-        if !bool::from(self.tag(&[signed])[..10].ct_eq(tag)) {
+        if !tags_match(&self.tag(&[signed])[..10], tag) {
             return Err(OpenError::Tag);
         }
         let word = be32(&signed[len..]);

@@ -1,0 +1,43 @@
+//! Prints the bare cost of sealing and opening, in nanoseconds per packet: median of seven interleaved runs.
+//! `cargo run --release -p sluice-srtp --example bare [keys]`
+
+use sluice_srtp::bench::{Shape, bare_open, bare_seal};
+use sluice_srtp::{AnyProvider, Profile, ProviderKind};
+
+const ROUNDS: usize = 7;
+
+fn main() {
+    let keys = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(50);
+    println!("{:<20}{:<10}{:>8}{:>10}{:>10}", "profile", "provider", "payload", "seal ns", "open ns");
+    for profile in Profile::ALL {
+        for payload in [160, 1200] {
+            let shape = Shape { profile, payload, keys, packets: 20_000 };
+            let mut rows: Vec<(AnyProvider, Vec<f64>, Vec<f64>)> = ProviderKind::ALL
+                .into_iter()
+                .filter_map(|kind| match AnyProvider::new(kind) {
+                    Ok(provider) => Some((provider, Vec::new(), Vec::new())),
+                    Err(error) => {
+                        eprintln!("{error}");
+                        None
+                    }
+                })
+                .collect();
+            // Interleaved, so that a drifting machine touches every provider alike.
+            for _ in 0..ROUNDS {
+                for (provider, seal, open) in &mut rows {
+                    seal.push(bare_seal(provider, shape));
+                    open.push(bare_open(provider, shape));
+                }
+            }
+            for (provider, seal, open) in &mut rows {
+                let (seal, open) = (median(seal), median(open));
+                println!("{:<20}{:<10}{payload:>8}{seal:>10.1}{open:>10.1}", profile.name(), provider.kind().name());
+            }
+        }
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
