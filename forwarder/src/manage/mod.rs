@@ -2,6 +2,7 @@
 //! table protocol. Never sees a media packet.
 
 pub mod indexes;
+pub mod local;
 pub mod planner;
 pub mod pool;
 pub mod route;

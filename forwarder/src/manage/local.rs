@@ -1,0 +1,137 @@
+//! Engines and a planner in one thread, commits carried out on the spot: for tests, benches and simulations.
+
+use std::net::SocketAddr;
+
+use sluice_srtp::provider::{AnyProvider, Provider, ProviderError, ProviderKind};
+use sluice_table::protocol::Refused;
+use sluice_table::{Endpoint, LegKind, Limits, Name, Remote, Table};
+
+use super::indexes::{Indexes, MemoryIndexes};
+use super::planner::{Deps, Plan, Planner, PlannerConfig};
+use super::route::{FixedRoute, Routes};
+use crate::engine::{Capacity, Command, Engine};
+
+/// Limits that never police.
+pub const UNLIMITED: Limits = Limits {
+    bits_per_second: u64::MAX / 16,
+    packets_per_second: u32::MAX,
+    audio_bits_per_second: u64::MAX / 16,
+    video_bits_per_second: u64::MAX / 16,
+};
+
+/// Workers without threads.
+#[derive(Debug)]
+pub struct Local<I = MemoryIndexes, R = FixedRoute> {
+    /// Plans commits.
+    pub planner: Planner,
+    /// The workers' engines, connected.
+    pub engines: Vec<Engine<AnyProvider>>,
+    /// Index rows.
+    pub indexes: I,
+    /// Next hops.
+    pub routes: R,
+    crypto: AnyProvider,
+    random: u64,
+}
+
+impl Local {
+    /// `workers` engines with one provider kind and capacity each.
+    pub fn new(kind: ProviderKind, workers: u8, capacity: Capacity) -> Result<Self, ProviderError> {
+        Local::with(kind, workers, capacity, MemoryIndexes::default(), FixedRoute::default())
+    }
+}
+
+impl<I: Indexes, R: Routes> Local<I, R> {
+    /// As [`Local::new`], with index rows and routes of the caller's.
+    pub fn with(
+        kind: ProviderKind,
+        workers: u8,
+        capacity: Capacity,
+        indexes: I,
+        routes: R,
+    ) -> Result<Self, ProviderError> {
+        let mut engines = Vec::new();
+        for worker in 0..workers {
+            engines.push(Engine::new(worker, workers, AnyProvider::new(kind)?, &capacity, [0x51, 0x0c]));
+        }
+        for a in 0..engines.len() {
+            let (left, right) = engines.split_at_mut(a + 1);
+            for b in right {
+                Engine::connect(&mut left[a], b);
+            }
+        }
+        Ok(Local {
+            planner: Planner::new(PlannerConfig { workers, capacity }),
+            engines,
+            indexes,
+            routes,
+            crypto: AnyProvider::new(kind)?,
+            random: 1,
+        })
+    }
+
+    /// The plan for a table, not carried out yet.
+    pub fn plan(&mut self, table: Table) -> Result<Plan, Refused> {
+        let state = &mut self.random;
+        let mut random = move || {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *state >> 33
+        };
+        let mut deps = Deps {
+            crypto: &mut self.crypto,
+            indexes: &mut self.indexes,
+            routes: &mut self.routes,
+            random: &mut random,
+        };
+        self.planner.plan(table, &mut deps)
+    }
+
+    /// Makes `table` the table of all workers.
+    pub fn apply(&mut self, table: Table) -> Result<(), Refused> {
+        let plan = self.plan(table)?;
+        self.carry_out(plan);
+        Ok(())
+    }
+
+    /// Stages, flips and sweeps at once.
+    pub fn carry_out(&mut self, plan: Plan) {
+        if plan.is_empty() {
+            return;
+        }
+        for (engine, stage) in self.engines.iter_mut().zip(plan.stage) {
+            stage.into_iter().for_each(|command| engine.command(command));
+        }
+        for engine in &mut self.engines {
+            engine.command(Command::Flip(plan.generation));
+        }
+        for (engine, sweep) in self.engines.iter_mut().zip(plan.sweep) {
+            sweep.into_iter().for_each(|command| engine.command(command));
+            engine.garbage().for_each(drop);
+        }
+    }
+
+    /// The keys a test peer seals or opens with.
+    pub fn expand(&mut self, key: &sluice_srtp::MasterKey) -> sluice_srtp::SessionKeys {
+        self.crypto.expand(key)
+    }
+}
+
+/// A client leg without keys, limits or extensions, at `remote`.
+pub fn leg(endpoint: &Name, remote: SocketAddr) -> sluice_table::Leg {
+    sluice_table::Leg {
+        endpoint: endpoint.clone(),
+        kind: LegKind::Client,
+        remote: Remote::Fixed(remote),
+        inbound: None,
+        outbound: None,
+        accept_key_reuse: false,
+        extensions: sluice_table::ExtensionIds::default(),
+        limits: UNLIMITED,
+        ice: None,
+    }
+}
+
+/// An endpoint on no particular interface.
+pub fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint { interface: "memory0".to_owned(), address }
+}
