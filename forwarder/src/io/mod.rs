@@ -7,6 +7,7 @@ pub mod headers;
 pub mod memory;
 pub mod poll;
 pub mod preloaded;
+pub mod udp;
 pub mod xdp;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use frame::{RxFrame, TxFrame};
 pub use memory::MemoryIo;
 pub use poll::PollMode;
 pub use preloaded::PreloadedIo;
+pub use udp::UdpIo;
 pub use xdp::XdpIo;
 
 /// Frames received or gathered at a time.
@@ -86,6 +88,6 @@ pub struct IoCounters {
     pub rx_dropped: u64,
     /// Descriptors the kernel refused.
     pub tx_invalid: u64,
-    /// Frames that could not be sent (socket errors, kernel queue full).
+    /// Of the frames queued, those that could not be sent (socket errors, peer's queue full).
     pub tx_failed: u64,
 }
