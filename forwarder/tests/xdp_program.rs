@@ -1,6 +1,8 @@
 //! The XDP program under `BPF_PROG_TEST_RUN`: at least one packet for each verdict, IPv4 and IPv6, with and without
 //! a tag, cut at every length.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use std::net::SocketAddr;
 
 use sluice_forwarder::io::headers::{ETHERNET, Headers, UDP, VLAN};

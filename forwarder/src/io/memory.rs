@@ -140,10 +140,9 @@ impl PacketIo for MemoryIo {
         let len = len.min(FRAME_SIZE);
         let number = frame.token() as u32;
         self.ledger.tx -= 1;
-        if self.outgoing.full.push((number, len as u32)).is_ok() {
-            self.counters.tx_frames += 1;
-            self.counters.tx_bytes += len as u64;
-        } else {
+        self.counters.tx_frames += 1;
+        self.counters.tx_bytes += len as u64;
+        if self.outgoing.full.push((number, len as u32)).is_err() {
             self.counters.tx_failed += 1;
             self.free.push(number);
         }

@@ -5,7 +5,10 @@ pub mod arena;
 pub mod frame;
 pub mod headers;
 pub mod memory;
+pub mod poll;
 pub mod preloaded;
+pub mod udp;
+pub mod xdp;
 
 use std::time::Duration;
 
@@ -13,10 +16,17 @@ use arrayvec::ArrayVec;
 
 pub use frame::{RxFrame, TxFrame};
 pub use memory::MemoryIo;
+pub use poll::PollMode;
 pub use preloaded::PreloadedIo;
+pub use udp::UdpIo;
+pub use xdp::XdpIo;
 
 /// Frames received or gathered at a time.
 pub const BURST: usize = 64;
+
+/// Bytes that every transmit frame has at least: half a page less the 256 bytes that the kernel keeps in front of
+/// a packet.
+pub const TX_CAPACITY: usize = 1792;
 
 /// A receive burst.
 pub type RxBurst = ArrayVec<RxFrame, BURST>;
@@ -38,7 +48,7 @@ pub trait PacketIo {
     /// Frames that [`acquire`](PacketIo::acquire) can hand out now, after reaping completions.
     fn credit(&mut self) -> usize;
 
-    /// A free transmit frame of at least 2,000 bytes; `None` when all are in flight.
+    /// A free transmit frame of at least [`TX_CAPACITY`] bytes; `None` when all are in flight.
     fn acquire(&mut self) -> Option<TxFrame>;
 
     /// Queues the first `len` bytes of a frame for transmission.
@@ -78,6 +88,6 @@ pub struct IoCounters {
     pub rx_dropped: u64,
     /// Descriptors the kernel refused.
     pub tx_invalid: u64,
-    /// Frames that could not be sent (socket errors, kernel queue full).
+    /// Of the frames queued, those that could not be sent (socket errors, peer's queue full).
     pub tx_failed: u64,
 }
