@@ -3,6 +3,7 @@
 
 pub mod change;
 pub mod describe;
+pub mod file;
 pub mod kinds;
 pub mod model;
 pub mod name;

@@ -294,6 +294,7 @@ pub enum EntryKind {
 }
 
 /// One change of a transaction; a transaction applies whole or not at all.
+#[allow(clippy::large_enum_variant, reason = "changes come in bulk and most are rows; a box for each costs more")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     /// Adds a row or replaces the row of that kind and name.

@@ -252,9 +252,6 @@ impl Check<'_> {
 
     fn learn_shape(&mut self, name: &Name, row: &Learn) {
         let kind = EntryKind::Learn;
-        if row.payload_types.is_empty() {
-            self.report(kind, name, "payload_types", "is empty and would match nothing; expected 1 to 128 of them");
-        }
         if row.rid.is_some() && row.repaired_rid.is_some() {
             self.report(kind, name, "repaired_rid", "a packet carries rid or repaired_rid; expected one of them");
         }
@@ -359,8 +356,9 @@ impl Check<'_> {
             self.report(kind, name, "leg", dangling("leg", leg));
         }
         self.clock(kind, name, clock_rate);
-        if payload_types.len() > MAX_PAYLOAD_TYPES {
-            self.report(kind, name, "payload_types", "expected at most 128 payload types");
+        if payload_types.is_empty() || payload_types.len() > MAX_PAYLOAD_TYPES {
+            let message = format!("{} payload types; expected 1 to 128 of them", payload_types.len());
+            self.report(kind, name, "payload_types", message);
         }
         for payload_type in payload_types.iter().filter(|p| **p > 127) {
             let message = format!("{payload_type} is out of range; expected payload types 0 to 127");

@@ -1,4 +1,5 @@
 //! Messages survive the wire, and hostile bytes do nothing but fail.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
@@ -101,7 +102,7 @@ fn snapshots_hold_no_key_and_no_password() {
         for key in [&leg.inbound, &leg.outbound].into_iter().flatten() {
             assert!(!holds(&key.key()[..8]) && !holds(&key.salt()[..8]));
         }
-        for ice in leg.ice.iter() {
+        if let Some(ice) = &leg.ice {
             assert!(!holds(ice.local_password.as_bytes()) && !holds(ice.remote_password.as_bytes()));
             assert!(holds(ice.local_ufrag.as_bytes()), "the search itself must be able to find something");
         }

@@ -1,4 +1,5 @@
 //! Validation, differences and application of tables.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
@@ -39,7 +40,7 @@ fn references_must_hold() {
     });
     one("leg bob: endpoint: no endpoint is called wan", |t| t.legs.get_mut("bob").unwrap().endpoint = name("wan"));
     one("ingress alice-cam: leg: no leg is called dave", |t| {
-        t.ingress.get_mut("alice-cam").unwrap().leg = name("dave")
+        t.ingress.get_mut("alice-cam").unwrap().leg = name("dave");
     });
 }
 

@@ -72,7 +72,10 @@ pub struct Decoder {
 
 impl std::fmt::Debug for Decoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decoder").field("buffered", &self.buffered()).field("limit", &self.limit).finish()
+        f.debug_struct("Decoder")
+            .field("buffered", &self.buffered())
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 

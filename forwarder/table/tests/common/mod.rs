@@ -1,4 +1,5 @@
 //! A table that uses every kind of row.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(dead_code, reason = "every test binary uses a part")]
 
 use sluice_srtp::key::MasterKey;
