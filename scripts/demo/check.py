@@ -140,3 +140,22 @@ def judge(frames, tone, seconds, datagrams, counters):
     elif 0 in counters.values():
         reasons.append("the forwarder sent nothing on a stream of this receiver")
     return reasons
+
+
+def judge_path(io, published, opened, path):
+    """Reasons why the forwarder's side failed: packets it did not open, or that took another way than asked for.
+
+    `path`: `mode` of the endpoint, packets that came `fast` (AF_XDP) and `slow` (kernel socket).
+    """
+    reasons = []
+    if opened != published:
+        reasons.append(f"published {published} packets, the forwarder opened {opened}")
+    if io == "xdp":
+        refused = "; ".join(f"{step['mode']}: {step['reason']}" for step in path.get("refused", []))
+        if not path["mode"].startswith("xdp"):
+            reasons.append(f"the endpoint runs on {path['mode']}, not on AF_XDP ({refused or 'no reason told'})")
+        elif path["fast"] < SHARE_NEEDED * published:
+            reasons.append(f"{path['fast']} of {published} packets came by AF_XDP, {path['slow']} by the kernel socket")
+    elif path["mode"] != "udp":
+        reasons.append(f"the endpoint runs on {path['mode']}, not on udp")
+    return reasons

@@ -1,7 +1,7 @@
 """`./scripts/run --demo`: ffmpeg publishes, Sluice forwards, ffmpeg and GStreamer receive, and what they decoded is
 compared with what was published. Owns the order of steps and the clean-up; needs root.
 
-Exit codes: 0 all receivers passed, 1 a receiver failed, 2 wrong usage, 3 the demo could not run, 130 interrupted.
+Exit codes: 0 all receivers passed, 1 a receiver or the forwarder failed, 2 wrong usage, 3 the demo could not run, 130 interrupted.
 """
 
 import argparse
@@ -176,7 +176,8 @@ def demo(args):
             try:
                 packets = run_media(args, directory, forwarder, rxs)
                 sent = net.udp_counters(net.PUB)["OutDatagrams"]
-                result["forwarder"] = forwarder.query("counters")
+                result["path"] = forwarder.paths()
+                result["counters"] = forwarder.query("counters")
             finally:
                 code = forwarder.stop()
             result["published_packets"] = sent
@@ -184,8 +185,7 @@ def demo(args):
             if code != 0:
                 result["reasons"].append("sluice-forwarder " + ("had to be killed" if code is None
                                                                 else f"ended with {code}"))
-            if result["ingress_packets"] != sent:
-                result["reasons"].append(f"published {sent} packets, the forwarder opened {result['ingress_packets']}")
+            result["reasons"] += check.judge_path(args.io, sent, result["ingress_packets"], result["path"])
             result["receivers"] = judge(args, directory, rxs, packets)
             passed = all(row["verdict"] == "PASS" for row in result["receivers"])
             result["verdict"] = "PASS" if passed and not result["reasons"] else "FAIL"
@@ -207,7 +207,10 @@ def main():
         signal.signal(number, interrupted)
     try:
         result = demo(args)
-    except (net.NetError, media.MediaError, sfu.SfuError, OSError, subprocess.SubprocessError) as error:
+    except sfu.SfuError as error:
+        say(f"FAIL: {error}")
+        return 1
+    except (net.NetError, media.MediaError, OSError, subprocess.SubprocessError) as error:
         say(f"cannot run: {error}")
         return 3
     print(report.text(result), file=sys.stderr if args.json else sys.stdout)

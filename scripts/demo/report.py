@@ -72,6 +72,8 @@ def text(result):
     for entry in result["receivers"]:
         out += [f"{entry['name']}: {reason}" for reason in entry["reasons"]]
     out += result["reasons"]
-    out.append(f"published {result['published_packets']} packets, forwarder opened {result['ingress_packets']} "
-               f"({result['io']}): {result['verdict']}")
+    path = result["path"]
+    out.append(f"published {result['published_packets']} packets, the forwarder opened {result['ingress_packets']} "
+               f"({path['mode']}: {path['fast']} by AF_XDP, {path['slow']} by the kernel socket)")
+    out.append(f"demo: {result['verdict']}")
     return "\n".join(out)

@@ -71,6 +71,17 @@ class Forwarder:
             "out": {row["name"]: row["packets"] for row in streams["egress"]},
         }
 
+    def paths(self):
+        """How the publisher's packets came in: the endpoint's I/O mode, packets by AF_XDP and by the kernel socket."""
+        endpoints = self._rows("status", "endpoints")
+        legs = [row for row in self._rows("legs", "legs") if row["leg"].startswith("pub-")]
+        return {"mode": endpoints[0]["mode"], "refused": endpoints[0].get("refused", []),
+                "fast": sum(row["fast"] for row in legs), "slow": sum(row["slow"] for row in legs)}
+
+    def _rows(self, command, field):
+        answer = self.query(command)
+        return answer if isinstance(answer, list) else answer[field]
+
     def running(self):
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
