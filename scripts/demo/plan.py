@@ -109,7 +109,7 @@ def _ingress(name, ssrc, clock_rate, payload_type):
 
 def _egress(name, leg, ssrc, source, payload_types):
     return (f'[[egress]]\nname = "{name}"\nleg = "{leg}"\nssrc = {ssrc}\nsource = "{source}"\n'
-            f"payload_types = [[{payload_types[0]}, {payload_types[1]}]]\n")
+            f"payload_types = {{ {payload_types[0]} = {payload_types[1]} }}\n")
 
 
 def table(pub_audio_key, pub_video_key, rxs):

@@ -173,6 +173,7 @@ class Plan(unittest.TestCase):
         self.assertEqual(len(table["leg"]), 2 + 2 + 1 + 1)
         self.assertEqual(len(table["egress"]), 6)
         self.assertEqual(table["leg"][0]["srtp_in"], {"profile": "aes128-cm-sha1-80", "key": key.base64()})
+        self.assertEqual(table["egress"][0]["payload_types"], {"111": rxs[0].audio_pt})
         legs = {leg["name"] for leg in table["leg"]}
         self.assertTrue(all(egress["leg"] in legs for egress in table["egress"]))
         self.assertNotIn(key.base64(), repr(key))
