@@ -280,6 +280,7 @@ impl<C: Provider> Engine<C> {
             header_len: header.len as u16,
             elements,
         };
+        row.first_index.get_or_insert(candidate.index.as_u64());
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
         self.counters.opened += 1;

@@ -189,6 +189,8 @@ pub struct IngressRow {
     pub bytes: Bucket,
     /// Workers with receivers, one bit each.
     pub workers: u64,
+    /// Index of the first packet opened.
+    pub first_index: Option<u64>,
     /// Packets opened.
     pub packets: u64,
     /// Payload bytes opened.

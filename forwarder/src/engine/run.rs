@@ -379,6 +379,11 @@ impl<C: Provider> Engine<C> {
         &self.counters
     }
 
+    /// The crypto provider.
+    pub fn crypto(&self) -> &C {
+        &self.crypto
+    }
+
     /// The generation in force.
     pub fn generation(&self) -> Generation {
         self.generation

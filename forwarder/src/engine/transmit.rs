@@ -16,8 +16,9 @@ use super::rows::{EgressConfig, EgressRow, LegConfig, LegRow, Meaning};
 use super::run::Engine;
 use super::staged::Generation;
 use super::time::Nanos;
-use crate::io::TxFrame;
+use crate::io::{TX_CAPACITY, TxFrame};
 use crate::wire::extension::BlockWriter;
+use crate::wire::frame::{ETHERNET_LEN, VLAN_LEN};
 use crate::wire::rtp::FIXED_LEN;
 
 /// Frames sealed at a time.
@@ -201,14 +202,15 @@ fn prepare<'s, P: Ports>(
     };
     let meta = &cell.meta;
     let payload_len = usize::from(meta.payload_len);
-    let room = usize::from(leg.mtu).saturating_sub(template.overhead() + payload_len + tag);
+    let largest = usize::from(leg.mtu).min(TX_CAPACITY - ETHERNET_LEN - VLAN_LEN);
+    let room = largest.saturating_sub(template.overhead() + payload_len + tag);
     let csrc = usize::from(config.csrc) * 4;
     if room < FIXED_LEN + csrc {
         return Prepared::Drop(DropReason::Mtu);
     }
     let Some(mut frame) = ports.acquire(leg.port) else { return Prepared::NoFrame };
     if row.incarnation != config.incarnation {
-        (row.window, row.rewriter) = fresh_state(config);
+        (row.window, row.rewriter) = fresh_state(config, now);
         row.incarnation = config.incarnation;
     }
     let incoming = Incoming { source: meta.list, index: meta.index, timestamp: meta.timestamp, arrival: meta.arrival };
@@ -269,11 +271,14 @@ fn prepare<'s, P: Ports>(
 }
 
 #[cold]
-fn fresh_state(config: &EgressConfig) -> (SentWindow, Rewriter) {
+fn fresh_state(config: &EgressConfig, now: Nanos) -> (SentWindow, Rewriter) {
     let first = PacketIndex::from_u64(config.first_index).unwrap_or(PacketIndex::MAX);
     let rewriter = match config.resume_timing {
         Some((timestamp, ms)) => {
-            Rewriter::resume(config.clock_rate, config.first_index, timestamp, Nanos::from_millis(u64::from(ms)))
+            // The stored clock is 32 bits of milliseconds: only the difference counts.
+            let ago = ((now.0 / 1_000_000) as u32).wrapping_sub(ms);
+            let sent = now.since(Nanos::from_millis(u64::from(ago)));
+            Rewriter::resume(config.clock_rate, config.first_index, timestamp, sent)
         }
         None => Rewriter::new(config.clock_rate, config.first_index),
     };

@@ -79,3 +79,10 @@ mod tests {
         assert!(Waiter::new(PollMode::Interrupt).sleeps());
     }
 }
+
+/// Sleeps until one of `fds` is readable or `timeout` passed.
+pub(crate) fn readable_any(fds: &[RawFd], timeout: Duration) {
+    let mut set: arrayvec::ArrayVec<libc::pollfd, 64> = arrayvec::ArrayVec::new();
+    set.extend(fds.iter().take(64).map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }));
+    poll(&mut set, timeout);
+}

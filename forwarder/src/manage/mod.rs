@@ -1,10 +1,15 @@
 //! The management side of the forwarder: turns tables into worker commands, owns keys and slots, and serves the
 //! table protocol. Never sees a media packet.
 
+pub mod endpoints;
 pub mod indexes;
 pub mod local;
+pub mod manager;
 pub mod planner;
 pub mod pool;
+mod report;
 pub mod route;
+pub mod router;
+pub mod serve;
 
 pub use planner::{Plan, Planner, PlannerConfig};

@@ -13,7 +13,7 @@ use sluice_table::{Change, EntryKind, ExtensionIds, Kind, Leg, LegKind, Name, Re
 
 use super::indexes::{Direction, Indexes};
 use super::pool::Pool;
-use super::route::Routes;
+use super::route::{Route, Routes};
 use crate::engine::Command;
 use crate::engine::police::Rate;
 use crate::engine::rows::{
@@ -90,6 +90,7 @@ struct LegState {
     remote: Option<SocketAddr>,
     tuple: Option<TupleKey>,
     listening: BTreeSet<Ssrc>,
+    route: Option<Route>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -230,6 +231,18 @@ impl Planner {
     /// Prepares a leg again because its way out or its learned address changed.
     pub fn restage<C: Provider>(&mut self, legs: &BTreeSet<Name>, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
         self.carry_out(self.table.clone(), Vec::new(), legs, deps)
+    }
+
+    /// Legs whose way out is no longer what was last prepared.
+    pub fn moved(&self, routes: &mut dyn Routes) -> BTreeSet<Name> {
+        let moved = |name: &&Name| {
+            let (Some(state), Some(leg)) = (self.legs.get(*name), self.table.legs.get(*name)) else { return false };
+            let (Some(remote), Some(endpoint)) = (state.remote, self.table.endpoints.get(&leg.endpoint)) else {
+                return false;
+            };
+            state.route != Some(routes.route(&leg.endpoint, endpoint, remote))
+        };
+        self.table.legs.keys().filter(moved).cloned().collect()
     }
 
     /// Records the address a leg learned; [`restage`](Self::restage) makes it count. `false` if the leg is gone or
@@ -473,8 +486,8 @@ impl Planner {
                 }
                 state.tuple = tuple;
             }
-            let route = state.remote.map(|remote| deps.routes.route(&leg.endpoint, endpoint, remote));
-            let config = leg_config(leg, slot, &state, route);
+            state.route = state.remote.map(|remote| deps.routes.route(&leg.endpoint, endpoint, remote));
+            let config = leg_config(leg, slot, &state);
             plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
             plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));
             self.listen(name, next, slot, &mut state, plan);
@@ -499,6 +512,7 @@ impl Planner {
             remote: None,
             tuple: None,
             listening: BTreeSet::new(),
+            route: None,
         })
     }
 
@@ -824,8 +838,8 @@ fn full(what: &str, wanted: usize, size: usize) -> Refused {
     )
 }
 
-fn leg_config(leg: &Leg, endpoint: u16, state: &LegState, route: Option<super::route::Route>) -> LegConfig {
-    let (port, template, mtu) = match route {
+fn leg_config(leg: &Leg, endpoint: u16, state: &LegState) -> LegConfig {
+    let (port, template, mtu) = match state.route.clone() {
         Some(route) => (route.port, route.template, route.mtu),
         None => (crate::engine::PortId(0), None, 1_500),
     };

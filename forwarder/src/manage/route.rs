@@ -8,7 +8,7 @@ use crate::engine::PortId;
 use crate::wire::template::{Hop, Template};
 
 /// A way out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Port the frames are submitted to.
     pub port: PortId,

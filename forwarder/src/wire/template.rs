@@ -21,7 +21,7 @@ pub struct Hop {
 }
 
 /// Prepared headers of one leg.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Copied whole; bytes past `len` are overwritten by the payload.
     bytes: [u8; MAX_HEADERS],

@@ -115,6 +115,11 @@ impl UdpIo {
         self.endpoints.iter().map(|endpoint| endpoint.local)
     }
 
+    /// Descriptors that become readable when something arrives.
+    pub fn descriptors(&self, into: &mut Vec<std::os::fd::RawFd>) {
+        into.extend(self.endpoints.iter().map(Endpoint::fd));
+    }
+
     /// Handles that are out.
     pub fn ledger(&self) -> Ledger {
         self.ledger

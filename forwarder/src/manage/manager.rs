@@ -1,0 +1,412 @@
+//! The management thread: requests in, commits out, reports in, events out. One writer of everything that is not
+//! a packet.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use sluice_srtp::provider::AnyProvider;
+use sluice_table::protocol::{Event, EventRecord, Refusal, Refused, Request, Response, Snapshot};
+use sluice_table::{Name, Remote, Table};
+
+use super::endpoints::Endpoints;
+use super::indexes::Indexes;
+use super::planner::{Deps, Plan, Planner};
+use super::router::Router;
+use crate::engine::Command;
+use crate::engine::event::Event as EngineEvent;
+use crate::engine::staged::Generation;
+use crate::hops::Hops;
+use crate::worker::run::monotonic;
+use crate::worker::{Order, Reading, Report, WorkerHandle};
+
+/// How long workers may take to carry a commit out.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often reports are fetched when no request comes.
+const TICK: Duration = Duration::from_millis(5);
+/// Transaction ids remembered, so that a repeated one is not applied twice.
+const REMEMBERED: usize = 1_024;
+
+/// Something for the management thread to do.
+#[derive(Debug)]
+pub enum Ask {
+    /// A request and where its answer goes.
+    Request(Box<Request>, Sender<Response>),
+    /// Events from now on.
+    Subscribe(Sender<EventRecord>),
+    /// End.
+    Stop,
+}
+
+/// What was fixed at start.
+#[derive(Debug)]
+pub struct Fixed {
+    /// The provider's name.
+    pub provider: String,
+    /// Why this provider.
+    pub provider_note: String,
+    /// How workers wait.
+    pub polling: crate::config::Polling,
+}
+
+/// The management thread's state.
+pub struct Manager {
+    pub(super) planner: Planner,
+    pub(super) endpoints: Endpoints,
+    pub(super) workers: Vec<WorkerHandle>,
+    pub(super) fixed: Fixed,
+    pub(super) started: Instant,
+    crypto: AnyProvider,
+    indexes: Box<dyn Indexes + Send>,
+    hops: Hops,
+    random: Box<dyn FnMut() -> u64>,
+    flipped: Vec<Generation>,
+    readings: Vec<Box<Reading>>,
+    subscribers: Vec<Sender<EventRecord>>,
+    events: u64,
+    transactions: BTreeMap<u64, (u64, u64)>,
+    /// Where steering was last told each leg's packets come from.
+    steered: HashMap<Name, (Name, SocketAddr)>,
+    learning: BTreeSet<Name>,
+    last_confirm: Instant,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    /// A manager of running workers with empty tables.
+    #[allow(clippy::too_many_arguments, reason = "each is owned from here on")]
+    pub fn new(
+        planner: Planner,
+        endpoints: Endpoints,
+        workers: Vec<WorkerHandle>,
+        crypto: AnyProvider,
+        indexes: Box<dyn Indexes + Send>,
+        hops: Hops,
+        random: Box<dyn FnMut() -> u64>,
+        fixed: Fixed,
+    ) -> Self {
+        Manager {
+            planner,
+            endpoints,
+            flipped: vec![Generation(0); workers.len()],
+            workers,
+            fixed,
+            started: Instant::now(),
+            crypto,
+            indexes,
+            hops,
+            random,
+            readings: Vec::new(),
+            subscribers: Vec::new(),
+            events: 0,
+            transactions: BTreeMap::new(),
+            steered: HashMap::new(),
+            learning: BTreeSet::new(),
+            last_confirm: Instant::now(),
+        }
+    }
+
+    /// Serves until told to stop.
+    pub fn run(mut self, asks: &Receiver<Ask>) {
+        loop {
+            match asks.recv_timeout(TICK) {
+                Ok(Ask::Request(request, reply)) => {
+                    let response = self.answer(*request).unwrap_or_else(Response::Refused);
+                    let _ = reply.send(response);
+                }
+                Ok(Ask::Subscribe(subscriber)) => self.subscribers.push(subscriber),
+                Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.reports();
+            self.follow_routes();
+        }
+        for worker in &mut self.workers {
+            worker.stop();
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Response, Refused> {
+        match request {
+            Request::Apply { table, dry_run } => self.apply(*table, dry_run),
+            Request::Clear => self.apply(Table::default(), false),
+            Request::Transaction { id, changes } => {
+                let digest = digest(&changes);
+                if let Some((known, generation)) = self.transactions.get(&id) {
+                    if *known == digest {
+                        return Ok(Response::Committed { id, generation: *generation });
+                    }
+                    let detail = format!("transaction {id} was other changes before");
+                    return Err(Refused::new(Refusal::TransactionId, detail, "use a new id"));
+                }
+                let mut next = self.planner.table().clone();
+                next.apply(&changes).map_err(Refused::invalid)?;
+                let generation = self.commit(next)?.0;
+                self.transactions.insert(id, (digest, generation));
+                while self.transactions.len() > REMEMBERED {
+                    self.transactions.pop_first();
+                }
+                Ok(Response::Committed { id, generation })
+            }
+            Request::Snapshot => {
+                let generation = self.planner.generation().0;
+                Ok(Response::Snapshot(Box::new(Snapshot::of(self.planner.table(), generation, self.events))))
+            }
+            Request::Counters => Ok(Response::Counters(self.counters())),
+            Request::Status => Ok(Response::Status(Box::new(self.status()))),
+            Request::Legs => Ok(Response::Legs(self.leg_rows())),
+            Request::Streams => Ok(Response::Streams(self.stream_rows())),
+            Request::Trace { .. } | Request::Subscribe => Err(Refused::new(
+                Refusal::BadMessage,
+                "this request starts a stream and is served by the connection",
+                "report this as a defect",
+            )),
+        }
+    }
+
+    fn apply(&mut self, table: Table, dry_run: bool) -> Result<Response, Refused> {
+        table.validate().map_err(Refused::invalid)?;
+        let changes = self.planner.table().diff(&table);
+        let views = self.planner.table().describe(&changes);
+        let mut generation = self.planner.generation().0;
+        if !dry_run && !changes.is_empty() {
+            generation = self.commit(table)?.0;
+        }
+        Ok(Response::Applied { generation, changes: views })
+    }
+
+    /// Opens endpoints, plans, carries out, closes endpoints. On refusal the running table stays.
+    fn commit(&mut self, next: Table) -> Result<Generation, Refused> {
+        let before = self.planner.table().endpoints.clone();
+        let mut opened = Vec::new();
+        for (name, endpoint) in &next.endpoints {
+            if before.get(name) == Some(endpoint) {
+                continue;
+            }
+            if let Err(refusal) = self.endpoints.open(name, endpoint, &self.workers) {
+                self.undo(&opened, &before);
+                return Err(refusal);
+            }
+            opened.push(name.clone());
+        }
+        match self.with_deps(|planner, deps| planner.plan(next, deps)) {
+            Ok(plan) => {
+                let generation = plan.generation;
+                self.steer();
+                self.carry_out(plan)?;
+                let gone: Vec<Name> =
+                    before.keys().filter(|n| !self.planner.table().endpoints.contains_key(*n)).cloned().collect();
+                for name in gone {
+                    self.endpoints.close(&name, &self.workers);
+                }
+                self.publish(Event::TableChanged { generation: generation.0 });
+                Ok(generation)
+            }
+            Err(refusal) => {
+                self.undo(&opened, &before);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn undo(&mut self, opened: &[Name], before: &BTreeMap<Name, sluice_table::Endpoint>) {
+        for name in opened {
+            self.endpoints.close(name, &self.workers);
+            if let Some(endpoint) = before.get(name)
+                && let Err(refusal) = self.endpoints.open(name, endpoint, &self.workers)
+            {
+                tracing::error!(endpoint = %name, %refusal, "an endpoint that was open cannot be opened again");
+            }
+        }
+    }
+
+    fn with_deps<T>(&mut self, work: impl FnOnce(&mut Planner, &mut Deps<'_, AnyProvider>) -> T) -> T {
+        let mut router = Router { hops: &mut self.hops, interfaces: self.endpoints.interfaces(), now: monotonic() };
+        let mut deps = Deps {
+            crypto: &mut self.crypto,
+            indexes: self.indexes.as_mut(),
+            routes: &mut router,
+            random: &mut self.random,
+        };
+        work(&mut self.planner, &mut deps)
+    }
+
+    /// Tells the XDP programs which tuples are known and where legs still learn.
+    fn steer(&mut self) {
+        let table = self.planner.table();
+        let mut wanted = HashMap::new();
+        let mut learning = BTreeSet::new();
+        for (name, leg) in &table.legs {
+            match self.planner.remote(name) {
+                Some(remote) => {
+                    wanted.insert(name.clone(), (leg.endpoint.clone(), remote));
+                }
+                None if leg.remote == Remote::Learn => {
+                    learning.insert(leg.endpoint.clone());
+                }
+                None => {}
+            }
+        }
+        let still: BTreeSet<(Name, SocketAddr)> = wanted.values().cloned().collect();
+        for tuple in self.steered.values() {
+            if !still.contains(tuple) {
+                self.endpoints.dismiss(&tuple.0, tuple.1);
+            }
+        }
+        for (name, (endpoint, remote)) in &wanted {
+            if self.steered.get(name) != Some(&(endpoint.clone(), *remote)) {
+                let slot = self.planner.leg(name).map_or(0, |(_, slot)| slot);
+                self.endpoints.admit(endpoint, *remote, slot);
+            }
+        }
+        for endpoint in self.learning.symmetric_difference(&learning) {
+            self.endpoints.accept_unknown(endpoint, learning.contains(endpoint));
+        }
+        (self.steered, self.learning) = (wanted, learning);
+    }
+
+    /// Stages on every worker, flips every worker, waits for all, sweeps. Atomic per worker, ordered across them.
+    fn carry_out(&mut self, plan: Plan) -> Result<(), Refused> {
+        let lost = |worker: u8| {
+            tracing::error!(worker, "a worker takes no more orders");
+            Refused::new(
+                Refusal::Internal,
+                format!("worker {worker} takes no more orders"),
+                "restart the forwarder; the log says more",
+            )
+        };
+        let Plan { generation, stage, sweep, .. } = plan;
+        for (worker, commands) in self.workers.iter().zip(stage) {
+            for command in commands {
+                worker.order(Order::Engine(command)).map_err(|_| lost(worker.worker))?;
+            }
+            worker.wake();
+        }
+        for worker in &self.workers {
+            worker.order(Order::Engine(Command::Flip(generation))).map_err(|_| lost(worker.worker))?;
+            worker.wake();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while self.flipped.iter().any(|g| *g < generation) {
+            self.reports();
+            if Instant::now() > deadline {
+                return Err(lost(self.flipped.iter().position(|g| *g < generation).unwrap_or(0) as u8));
+            }
+            std::thread::yield_now();
+        }
+        for (worker, commands) in self.workers.iter().zip(sweep) {
+            for command in commands {
+                worker.order(Order::Engine(command)).map_err(|_| lost(worker.worker))?;
+            }
+            worker.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes what workers reported.
+    fn reports(&mut self) {
+        for worker in 0..self.workers.len() {
+            while let Some(report) = self.workers[worker].report() {
+                match report {
+                    Report::Event(event) => self.engine_event(worker as u8, event),
+                    Report::Garbage(garbage) => drop(garbage),
+                    Report::Closed(port) => drop(port),
+                    Report::Read(reading) => self.readings.push(reading),
+                }
+            }
+        }
+    }
+
+    fn engine_event(&mut self, worker: u8, event: EngineEvent) {
+        match event {
+            EngineEvent::Flipped(generation) => self.flipped[usize::from(worker)] = generation,
+            EngineEvent::RemoteLearned { leg, remote } => {
+                let Some(name) = self.planner.leg_name(worker, leg).cloned() else { return };
+                let remote = SocketAddr::from(remote);
+                if self.planner.learned(&name, remote) {
+                    tracing::info!(leg = %name, %remote, "address learned from an authenticated packet");
+                    self.restage(&BTreeSet::from([name.clone()]));
+                    self.publish(Event::LegTuple { leg: name, address: remote });
+                }
+            }
+            EngineEvent::StreamLearned { .. } | EngineEvent::RtcpIn { .. } | EngineEvent::PacketIn { .. } => {}
+        }
+    }
+
+    fn restage(&mut self, legs: &BTreeSet<Name>) {
+        match self.with_deps(|planner, deps| planner.restage(legs, deps)) {
+            Ok(plan) => {
+                self.steer();
+                if let Err(refusal) = self.carry_out(plan) {
+                    tracing::error!(%refusal, "legs keep their old way out");
+                }
+            }
+            Err(refusal) => tracing::error!(%refusal, "legs keep their old way out"),
+        }
+    }
+
+    /// Follows routes and neighbours: legs whose way out changed are prepared again.
+    fn follow_routes(&mut self) {
+        let changed = self.hops.poll();
+        if self.last_confirm.elapsed() > Duration::from_secs(10) {
+            self.last_confirm = Instant::now();
+            self.hops.confirm(monotonic());
+        }
+        if !changed {
+            return;
+        }
+        let mut router = Router { hops: &mut self.hops, interfaces: self.endpoints.interfaces(), now: monotonic() };
+        let moved = self.planner.moved(&mut router);
+        if !moved.is_empty() {
+            tracing::info!(legs = moved.len(), "next hops changed");
+            self.restage(&moved);
+        }
+    }
+
+    /// Has every worker fill in readings; waits for all of them, at most a second.
+    pub(super) fn read(&mut self, readings: Vec<(u8, Reading)>) -> Vec<(u8, Box<Reading>)> {
+        let mut expected: HashMap<u64, u8> = HashMap::new();
+        for (tag, (worker, mut reading)) in readings.into_iter().enumerate() {
+            reading.tag = tag as u64;
+            let handle = &self.workers[usize::from(worker)];
+            if handle.order(Order::Read(Box::new(reading))).is_ok() {
+                expected.insert(tag as u64, worker);
+            }
+            handle.wake();
+        }
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut got = Vec::new();
+        while !expected.is_empty() && Instant::now() < deadline {
+            self.reports();
+            for reading in self.readings.drain(..) {
+                if let Some(worker) = expected.remove(&reading.tag) {
+                    got.push((worker, reading));
+                }
+            }
+            std::thread::yield_now();
+        }
+        got
+    }
+
+    fn publish(&mut self, event: Event) {
+        self.events += 1;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let record = EventRecord { sequence: self.events, at_unix_ns: now.as_nanos() as u64, event };
+        self.subscribers.retain(|subscriber| subscriber.send(record.clone()).is_ok());
+    }
+}
+
+/// A digest of changes, to tell a repeated transaction from another one under its id.
+fn digest(changes: &[sluice_table::Change]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    // Debug output names keys by fingerprint, which is all that identity needs here.
+    format!("{changes:?}").hash(&mut hasher);
+    hasher.finish()
+}

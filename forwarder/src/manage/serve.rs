@@ -1,0 +1,184 @@
+//! The table socket: accepts connections, decodes requests, passes them to the management thread, writes answers.
+//! One thread a connection; none of them touches a worker.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use sluice_table::protocol::{
+    Call, Decoder, Greeting, Hello, PACKET_LIMIT, Refusal, Refused, Reply, Request, Response, Role, TABLE_LIMIT, encode,
+};
+
+use super::manager::Ask;
+
+/// A client that sends nothing for this long during the handshake is dropped.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections served at a time.
+const CONNECTIONS: usize = 64;
+
+/// Why the socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The directory cannot be made.
+    #[error("cannot make directory {path} for the table socket: {source}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another forwarder answers there.
+    #[error("another forwarder already serves {path}; stop it, or choose another --socket")]
+    Taken {
+        /// Which.
+        path: String,
+    },
+    /// The socket cannot be bound.
+    #[error("cannot listen on {path}: {source}")]
+    Bind {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Binds the table socket, mode 0600. A socket nobody answers on is replaced; a live one is not.
+pub fn bind(path: &Path) -> Result<UnixListener, ServeError> {
+    let shown = path.display().to_string();
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|source| ServeError::Directory { path: parent.display().to_string(), source })?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(ServeError::Taken { path: shown });
+    }
+    let bind_error = |source| ServeError::Bind { path: shown.clone(), source };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(bind_error(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(bind_error)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(bind_error)?;
+    Ok(listener)
+}
+
+/// Accepts connections until the process ends.
+pub fn accept(listener: &UnixListener, asks: &Sender<Ask>) {
+    let places = std::sync::Arc::new(());
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else { continue };
+        if std::sync::Arc::strong_count(&places) > CONNECTIONS {
+            tracing::warn!("too many connections to the table socket; one was closed");
+            continue;
+        }
+        let (asks, place) = (asks.clone(), places.clone());
+        let thread = std::thread::Builder::new().name("table".to_owned()).spawn(move || {
+            let _place = place;
+            if let Err(error) = Connection::new(stream).serve(&asks) {
+                tracing::debug!(%error, "table connection ended");
+            }
+        });
+        if let Err(error) = thread {
+            tracing::warn!(%error, "no thread for a table connection");
+        }
+    }
+}
+
+struct Connection {
+    stream: UnixStream,
+    decoder: Decoder,
+}
+
+impl Connection {
+    fn new(stream: UnixStream) -> Self {
+        Connection { stream, decoder: Decoder::new(PACKET_LIMIT) }
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&mut self) -> std::io::Result<Option<T>> {
+        let mut buffer = [0u8; 16 * 1024];
+        loop {
+            match self.decoder.next::<T>() {
+                Ok(Some(message)) => return Ok(Some(message)),
+                Ok(None) => {}
+                Err(error) => {
+                    let refused = Refused::new(
+                        Refusal::BadMessage,
+                        error.to_string(),
+                        "speak the table protocol of this release",
+                    );
+                    let _ = self.write(&Reply { id: 0, response: Response::Refused(refused) });
+                    return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+                }
+            }
+            match self.stream.read(&mut buffer)? {
+                0 => return Ok(None),
+                n => self.decoder.extend(&buffer[..n]),
+            }
+        }
+    }
+
+    fn write<T: serde::Serialize>(&mut self, message: &T) -> std::io::Result<()> {
+        let frame = encode(message, TABLE_LIMIT).map_err(std::io::Error::other)?;
+        self.stream.write_all(&frame)
+    }
+
+    fn serve(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
+        self.stream.set_read_timeout(Some(HANDSHAKE))?;
+        self.stream.set_write_timeout(Some(HANDSHAKE))?;
+        let Some(hello) = self.read::<Hello>()? else { return Ok(()) };
+        let generation = match ask(asks, Request::Snapshot) {
+            Some(Response::Snapshot(snapshot)) => snapshot.generation,
+            _ => 0,
+        };
+        let greeting = hello.greet(generation);
+        self.write(&greeting)?;
+        if matches!(greeting, Greeting::Refused(_)) {
+            return Ok(());
+        }
+        self.decoder.set_limit(hello.role.limit());
+        self.stream.set_read_timeout(None)?;
+        match hello.role {
+            Role::Table => self.table(asks),
+            Role::Packet => Ok(()),
+        }
+    }
+
+    fn table(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
+        while let Some(Call { id, request }) = self.read::<Call>()? {
+            if matches!(request, Request::Subscribe) {
+                return self.subscribe(id, asks);
+            }
+            let stopping =
+                || Refused::new(Refusal::Stopping, "the forwarder is stopping", "connect again once it runs");
+            let response = ask(asks, request).unwrap_or_else(|| Response::Refused(stopping()));
+            self.write(&Reply { id, response })?;
+        }
+        Ok(())
+    }
+
+    /// Events until the client goes; the connection serves nothing else from here on.
+    fn subscribe(&mut self, id: u32, asks: &Sender<Ask>) -> std::io::Result<()> {
+        let (events, received) = channel();
+        if asks.send(Ask::Subscribe(events)).is_err() {
+            return Ok(());
+        }
+        self.write(&Reply { id, response: Response::Ok })?;
+        for event in received {
+            self.write(&Reply { id, response: Response::Event(event) })?;
+        }
+        Ok(())
+    }
+}
+
+fn ask(asks: &Sender<Ask>, request: Request) -> Option<Response> {
+    let (reply, answer) = channel();
+    asks.send(Ask::Request(Box::new(request), reply)).ok()?;
+    answer.recv().ok()
+}
