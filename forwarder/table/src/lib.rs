@@ -18,4 +18,5 @@ pub use model::{
 };
 pub use name::NameError;
 pub use reason::DropReason;
+pub use sluice_srtp::{Profile, Ssrc};
 pub use validate::Problem;
