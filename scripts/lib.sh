@@ -2,7 +2,8 @@
 # Common to the scripts: where the tree is, how to speak, how to become root. Sourced, never run.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
+# shellcheck disable=SC2034 # used by those who source this
+target=$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}")
 export PATH=$PATH:/usr/sbin:/sbin
 [[ -d ${CARGO_HOME:-$HOME/.cargo}/bin ]] && PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 

@@ -73,6 +73,7 @@ def finish(process, seconds):
 @contextlib.contextmanager
 def only_one():
     """Holds the demo's lock: its namespaces have fixed names, so a second run would remove those of the first."""
+    os.makedirs(os.path.dirname(LOCK), exist_ok=True)
     with open(LOCK, "w", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
