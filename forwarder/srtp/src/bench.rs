@@ -42,16 +42,16 @@ impl Shape {
         self.payload.min(FRAME_LEN - HEADER_LEN - Profile::MAX_TAG)
     }
 
-    fn expand(&self, provider: &mut impl Provider) -> Vec<Receiver> {
+    fn expand(&self, provider: &mut impl Provider) -> (Vec<Receiver>, Vec<SentWindow>) {
         let length = self.profile.key_len() + self.profile.salt_len();
         (0..self.keys.max(1) as u32)
             .filter_map(|number| {
                 let bytes: Vec<u8> = (0..length as u32).map(|at| (number.wrapping_mul(31) + at * 7) as u8).collect();
                 let master = MasterKey::from_bytes(self.profile, &bytes).ok()?;
                 let keys = provider.expand(&master);
-                Some(Receiver { keys, ssrc: Ssrc(0x1000_0000 + number), sent: SentWindow::new(FIRST) })
+                Some((Receiver { keys, ssrc: Ssrc(0x1000_0000 + number) }, SentWindow::new(FIRST)))
             })
-            .collect()
+            .unzip()
     }
 }
 
@@ -60,7 +60,6 @@ const FIRST: PacketIndex = PacketIndex::new(0, Seq(1));
 struct Receiver {
     keys: SessionKeys,
     ssrc: Ssrc,
-    sent: SentWindow,
 }
 
 fn frames() -> Vec<[u8; FRAME_LEN]> {
@@ -74,23 +73,22 @@ fn frames() -> Vec<[u8; FRAME_LEN]> {
 #[inline(never)]
 fn seal_batch(
     provider: &mut impl Provider,
-    receivers: &mut [Receiver],
+    receivers: &[Receiver],
+    sent: &mut [SentWindow],
     at: &mut usize,
     plain: &[u8],
     frames: &mut [[u8; FRAME_LEN]],
 ) {
     let mut free = frames.iter_mut();
     let mut jobs: [SealJob<'_>; BATCH] = array::from_fn(|_| {
-        // Windows are advanced here, keys stay shared: the borrows are of different fields, so take them apart by index.
         let number = *at;
         *at = if number + 1 == receivers.len() { 0 } else { number + 1 };
-        let receiver: *mut Receiver = &raw mut receivers[number];
-        // SAFETY: only `sent` is written and only `keys` is lent to the job; they are different fields.
-        let (keys, sent, ssrc) = unsafe { (&(*receiver).keys, &mut (*receiver).sent, (*receiver).ssrc) };
-        let index = sent.next().and_then(|next| sent.issue(next).ok());
+        let Receiver { keys, ssrc } = &receivers[number];
+        let window = &mut sent[number];
+        let index = window.next().and_then(|next| window.issue(next).ok());
         match (index, free.next()) {
             (Some(index), Some(frame)) => {
-                SealJob { keys, ssrc, index, plain, frame: frame.as_mut_slice(), header_len: HEADER_LEN }
+                SealJob { keys, ssrc: *ssrc, index, plain, frame: frame.as_mut_slice(), header_len: HEADER_LEN }
             }
             _ => unreachable!("a batch has {BATCH} frames and a fresh key 2^48 indexes"),
         }
@@ -100,7 +98,7 @@ fn seal_batch(
 
 /// Nanoseconds per packet to fill a job and seal it, over `shape.packets` packets. Repeat and take a median.
 pub fn bare_seal(provider: &mut impl Provider, shape: Shape) -> f64 {
-    let mut receivers = shape.expand(provider);
+    let (receivers, mut sent) = shape.expand(provider);
     let plain = vec![0x5a; shape.payload()];
     let mut frames = frames();
     let mut at = 0;
@@ -108,7 +106,7 @@ pub fn bare_seal(provider: &mut impl Provider, shape: Shape) -> f64 {
         let start = Instant::now();
         for batch in 0..batches {
             let first = batch * BATCH % FRAMES;
-            seal_batch(provider, &mut receivers, &mut at, &plain, &mut frames[first..first + BATCH]);
+            seal_batch(provider, &receivers, &mut sent, &mut at, &plain, &mut frames[first..first + BATCH]);
         }
         start.elapsed()
     };
@@ -120,12 +118,12 @@ pub fn bare_seal(provider: &mut impl Provider, shape: Shape) -> f64 {
 
 /// Nanoseconds per packet to fill a job and open it. Every packet must authenticate; NaN if one did not.
 pub fn bare_open(provider: &mut impl Provider, shape: Shape) -> f64 {
-    let mut receivers = shape.expand(provider);
+    let (receivers, mut sent) = shape.expand(provider);
     let plain = vec![0x5a; shape.payload()];
     let mut frames = frames();
     let mut at = 0;
     for group in frames.chunks_mut(BATCH) {
-        seal_batch(provider, &mut receivers, &mut at, &plain, group);
+        seal_batch(provider, &receivers, &mut sent, &mut at, &plain, group);
     }
     let total = HEADER_LEN + plain.len() + shape.profile.rtp_tag_len();
     let sealed: Vec<(usize, PacketIndex)> = (0..FRAMES)
@@ -140,7 +138,7 @@ pub fn bare_open(provider: &mut impl Provider, shape: Shape) -> f64 {
             let mut outs = outs.iter_mut();
             let mut jobs: [OpenJob<'_>; BATCH] = array::from_fn(|slot| {
                 let (receiver, index) = sealed[first + slot];
-                let Receiver { keys, ssrc, .. } = &receivers[receiver];
+                let Receiver { keys, ssrc } = &receivers[receiver];
                 let out = outs.next().map(<[u8; FRAME_LEN]>::as_mut_slice).unwrap_or_default();
                 let packet = &frames[first + slot][..total];
                 OpenJob {

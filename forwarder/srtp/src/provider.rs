@@ -2,6 +2,7 @@
 //! chosen and how it proves itself at start. Never decides what is sealed or under which index.
 
 mod check;
+mod hmac;
 #[cfg(ipsec_mb)]
 pub mod ipsec_mb;
 pub mod null;

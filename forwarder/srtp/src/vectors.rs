@@ -28,8 +28,9 @@ fn secrets(key: &[u8], salt: &[u8]) -> SessionSecrets {
 
 /// The same secrets expanded by every provider of this build.
 fn providers(profile: Profile, secrets: &SessionSecrets) -> Vec<(Box<dyn Provider>, SessionKeys)> {
-    let mut all: Vec<(Box<dyn Provider>, SessionKeys)> = Vec::new();
-    all.push((Box::new(PortableProvider::new()), PortableProvider::expand_secrets(profile, secrets)));
+    let portable = PortableProvider::expand_secrets(profile, secrets);
+    #[cfg_attr(not(ipsec_mb), expect(unused_mut, reason = "one provider only"))]
+    let mut all: Vec<(Box<dyn Provider>, SessionKeys)> = vec![(Box::new(PortableProvider::new()), portable)];
     #[cfg(ipsec_mb)]
     {
         let provider = crate::provider::IpsecMbProvider::new().unwrap();

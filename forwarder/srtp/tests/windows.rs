@@ -1,5 +1,7 @@
 //! Sent window, replay window, index estimation and SRTCP indexes against naive models. Seeds are fixed.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

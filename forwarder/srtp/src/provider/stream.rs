@@ -5,8 +5,6 @@ use aes::Aes128Enc;
 use aes::cipher::{Array, InnerIvInit, KeyInit, StreamCipher};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ctr::{Ctr128BE, CtrCore};
-use hmac::{Hmac, Mac};
-use sha1::Sha1;
 use zeroize::Zeroize;
 
 use crate::index::{PacketIndex, Ssrc};
@@ -15,6 +13,7 @@ use crate::job::OpenError;
 use crate::kdf::StreamSecrets;
 use crate::profile::Profile;
 use crate::provider::check::tags_match;
+use crate::provider::hmac::HmacKey;
 use crate::srtcp::MAX_SRTCP_INDEX;
 
 /// Tag bytes of both GCM profiles.
@@ -25,10 +24,6 @@ const RTCP_CLEAR: usize = 8;
 const E_FLAG: u32 = 1 << 31;
 
 /// Expanded keys of RTP or of RTCP. aws-lc clears its key on free, `RustCrypto` on drop (feature `zeroize`).
-#[expect(
-    clippy::large_enum_variant,
-    reason = "always behind the box of its session keys; a second box costs a miss per packet"
-)]
 pub(crate) enum StreamKeys {
     Gcm(GcmKeys),
     Cm(CmKeys),
@@ -41,8 +36,7 @@ pub(crate) struct GcmKeys {
 
 pub(crate) struct CmKeys {
     cipher: Aes128Enc,
-    /// Keyed once; each packet clones the state, which saves two SHA-1 blocks.
-    mac: Hmac<Sha1>,
+    mac: HmacKey,
     salt: [u8; 14],
 }
 
@@ -91,7 +85,7 @@ impl StreamKeys {
             StreamKeys::Cm(keys) => {
                 keys.apply(&iv::counter_mode(&keys.salt, ssrc, index as u64), body);
                 tail[..4].copy_from_slice(&word);
-                let tag = keys.tag(&[&packet[..len + 4]]);
+                let tag = keys.mac.tag(&packet[..len + 4], &[]);
                 packet[len + 4..len + 14].copy_from_slice(&tag[..10]);
                 len + 14
             }
@@ -187,10 +181,7 @@ impl CmKeys {
         key.copy_from_slice(&secrets.key[..16]);
         let cipher = Aes128Enc::new(&Array::from(key));
         key.zeroize();
-        // HMAC takes keys of any length.
-        #[expect(clippy::expect_used)]
-        let mac = <Hmac<Sha1> as KeyInit>::new_from_slice(&secrets.auth).expect("HMAC key");
-        CmKeys { cipher, mac, salt: secrets.salt }
+        CmKeys { cipher, mac: HmacKey::new(&secrets.auth), salt: secrets.salt }
     }
 
     #[inline]
@@ -202,15 +193,6 @@ impl CmKeys {
         self.keystream(iv).apply_keystream(body);
     }
 
-    #[inline]
-    fn tag(&self, parts: &[&[u8]]) -> [u8; 20] {
-        let mut mac = self.mac.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
-    }
-
     /// Seals an RTP packet: header in `frame`, payload from `plain`; `frame` ends with the tag (4 or 10 bytes).
     #[inline]
     pub(crate) fn seal_rtp(&self, ssrc: Ssrc, index: PacketIndex, plain: &[u8], frame: &mut [u8], header_len: usize) {
@@ -218,7 +200,7 @@ impl CmKeys {
         let body = &mut signed[header_len..];
         let iv = iv::counter_mode(&self.salt, ssrc, index.as_u64());
         self.keystream(&iv).apply_keystream_b2b(plain, body);
-        let made = self.tag(&[signed, &index.roc().to_be_bytes()]);
+        let made = self.mac.tag(signed, &index.roc().to_be_bytes());
         tag.copy_from_slice(&made[..tag.len()]);
     }
 
@@ -233,7 +215,7 @@ impl CmKeys {
         out: &mut [u8],
     ) -> Result<usize, OpenError> {
         let (signed, tag) = packet.split_at(header_len + out.len());
-        let made = self.tag(&[signed, &index.roc().to_be_bytes()]);
+        let made = self.mac.tag(signed, &index.roc().to_be_bytes());
         if !tags_match(&made[..tag.len()], tag) {
             out.fill(0);
             return Err(OpenError::Tag);
@@ -246,7 +228,7 @@ impl CmKeys {
     fn open_rtcp(&self, packet: &mut [u8]) -> Result<(usize, u32), OpenError> {
         let len = packet.len().checked_sub(14).filter(|len| *len >= RTCP_CLEAR).ok_or(OpenError::Short)?;
         let (signed, tag) = packet.split_at_mut(len + 4);
-        if !tags_match(&self.tag(&[signed])[..10], tag) {
+        if !tags_match(&self.mac.tag(signed, &[])[..10], tag) {
             return Err(OpenError::Tag);
         }
         let word = be32(&signed[len..]);

@@ -9,6 +9,7 @@ use crate::iv;
 use crate::job::{OpenError, OpenJob, SealJob};
 use crate::kdf::StreamSecrets;
 use crate::profile::Profile;
+use crate::provider::hmac::HmacKey;
 use crate::provider::stream::StreamKeys;
 use crate::provider::{KeyMaterial, check};
 
@@ -16,6 +17,10 @@ use crate::provider::{KeyMaterial, check};
 pub(super) const BATCH: usize = 64;
 /// The library writes 12 or 20 tag bytes; SRTP wants the first 10 or 4.
 const LIBRARY_TAG: u64 = 12;
+/// SHA-1 computations the library runs side by side where it has AVX-512.
+const LANES: usize = 16;
+/// A pass over the lanes takes its time however few are filled; up to this many packets are faster one by one.
+const FEW: usize = 3;
 /// Room a packet has in the scratch; longer ones are copied to the heap (no Ethernet frame is).
 const SCRATCH: usize = 2048;
 
@@ -23,16 +28,14 @@ const SCRATCH: usize = 2048;
 #[repr(C, align(64))]
 pub(crate) struct CmKeys {
     rounds: [u8; 176],
-    /// SHA-1 states after the HMAC key's inner and outer block.
-    inner: [u32; 5],
-    outer: [u32; 5],
+    mac: HmacKey,
     salt: [u8; 14],
     pub(super) rtcp: StreamKeys,
 }
 
 impl CmKeys {
     pub(super) fn new(manager: &Manager, rtp: &StreamSecrets, rtcp: StreamKeys) -> Box<Self> {
-        let mut keys = Box::new(CmKeys { rounds: [0; 176], inner: [0; 5], outer: [0; 5], salt: rtp.salt, rtcp });
+        let mut keys = Box::new(CmKeys { rounds: [0; 176], mac: HmacKey::new(&rtp.auth), salt: rtp.salt, rtcp });
         let mut decrypt = Rounds([0; 176]);
         // SAFETY: 16 key bytes in; both outputs hold 11 round keys and are 16-byte aligned.
         unsafe {
@@ -43,13 +46,6 @@ impl CmKeys {
             );
         }
         decrypt.0.zeroize();
-        for (pad, state) in [(0x36, &raw mut keys.inner), (0x5c, &raw mut keys.outer)] {
-            let mut block = [pad; 64];
-            block.iter_mut().zip(rtp.auth).for_each(|(byte, key)| *byte ^= key);
-            // SAFETY: one 64-byte block in, a 20-byte state out.
-            unsafe { (manager.sha1_one_block)(block.as_ptr().cast(), state.cast()) };
-            block.zeroize();
-        }
         keys
     }
 }
@@ -57,8 +53,6 @@ impl CmKeys {
 impl Drop for CmKeys {
     fn drop(&mut self) {
         self.rounds.zeroize();
-        self.inner.zeroize();
-        self.outer.zeroize();
         self.salt.zeroize();
     }
 }
@@ -123,8 +117,9 @@ impl Workspace {
         job.iv = self.ivs[slot].0.as_ptr();
         job.auth_tag_output = self.tags[slot].as_mut_ptr();
         job.enc_keys = keys.rounds.as_ptr().cast();
-        job.u.HMAC._hashed_auth_key_xor_ipad = keys.inner.as_ptr().cast();
-        job.u.HMAC._hashed_auth_key_xor_opad = keys.outer.as_ptr().cast();
+        job.user_data = (&raw const keys.mac).cast_mut().cast();
+        job.u.HMAC._hashed_auth_key_xor_ipad = keys.mac.inner.as_ptr().cast();
+        job.u.HMAC._hashed_auth_key_xor_opad = keys.mac.outer.as_ptr().cast();
         job
     }
 
@@ -152,7 +147,7 @@ impl Workspace {
             used += 1;
         }
         // SAFETY: each slot points into the borrows of its job: `plain`, and a frame with room for payload and 4 bytes.
-        let done = unsafe { self.cipher(manager, used) && manager.hmac_sha1(&mut self.jobs[..used]) };
+        let done = unsafe { self.cipher(manager, used) && self.sign(manager, used) };
         let tag = profile.rtp_tag_len();
         for (slot, at) in self.origin[..used].iter().enumerate() {
             let job = &mut jobs[*at as usize];
@@ -193,13 +188,14 @@ impl Workspace {
             };
             let slot = self.keyed(used, keys, iv::counter_mode(&keys.salt, job.ssrc, job.index.as_u64()));
             slot.__bindgen_anon_1.src = source;
+            slot.__bindgen_anon_2.dst = source.cast_mut();
             slot.hash_start_src_offset_in_bytes = 0;
             slot.__bindgen_anon_5.msg_len_to_hash_in_bytes = signed as u64 + 4;
             self.origin[used] = at as u8;
             used += 1;
         }
         // SAFETY: each source is `signed + 4` bytes of the workspace or of `long`, both alive and not moved until the end.
-        let hashed = unsafe { manager.hmac_sha1(&mut self.jobs[..used]) };
+        let hashed = unsafe { self.sign(manager, used) };
         let mut kept = 0;
         for slot in 0..used {
             let at = self.origin[slot];
@@ -239,6 +235,32 @@ impl Workspace {
             // SAFETY: the caller's promise.
             unsafe { manager.counter_mode(run) }
         })
+    }
+
+    /// Computes the tags of the first `used` slots.
+    ///
+    /// # Safety
+    /// As [`Manager::hmac_sha1`]; the slots were filled by [`keyed`](Self::keyed) with keys still alive, and the signed
+    /// bytes are part of the allocation `dst` points into.
+    unsafe fn sign(&mut self, manager: &Manager, used: usize) -> bool {
+        let rest = used % LANES;
+        let wide = if rest <= FEW { used - rest } else { used };
+        for (job, tag) in self.jobs[wide..used].iter().zip(&mut self.tags[wide..]) {
+            // SAFETY: reading u64 and pointer members of unions filled for this burst.
+            let (start, offset, len, buffer) = unsafe {
+                let src = job.__bindgen_anon_1.src;
+                let len = job.__bindgen_anon_5.msg_len_to_hash_in_bytes;
+                (src.addr(), job.hash_start_src_offset_in_bytes as usize, len as usize, job.__bindgen_anon_2.dst)
+            };
+            // The signed bytes lie in the buffer that `dst` points into.
+            let signed = buffer.cast_const().with_addr(start.wrapping_add(offset));
+            // SAFETY: the caller's promise; `keyed` left the address of a live key and nothing writes to either now.
+            let (key, signed) =
+                unsafe { (&*job.user_data.cast_const().cast::<HmacKey>(), std::slice::from_raw_parts(signed, len)) };
+            tag[..20].copy_from_slice(&key.tag(signed, &[]));
+        }
+        // SAFETY: the caller's promise.
+        wide == 0 || unsafe { manager.hmac_sha1(&mut self.jobs[..wide]) }
     }
 }
 

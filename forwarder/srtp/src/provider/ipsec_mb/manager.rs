@@ -21,7 +21,6 @@ type GcmFn = unsafe extern "C" fn(
 );
 type GcmPreFn = unsafe extern "C" fn(*const std::ffi::c_void, *mut ffi::gcm_key_data);
 type KeyExpFn = unsafe extern "C" fn(*const std::ffi::c_void, *mut std::ffi::c_void, *mut std::ffi::c_void);
-type OneBlockFn = unsafe extern "C" fn(*const std::ffi::c_void, *mut std::ffi::c_void);
 type CipherBurstFn = unsafe extern "C" fn(
     *mut ffi::IMB_MGR,
     *mut ffi::IMB_JOB,
@@ -46,7 +45,6 @@ pub(super) struct Manager {
     pub(super) gcm128: GcmCalls,
     pub(super) gcm256: GcmCalls,
     pub(super) aes128_expand: KeyExpFn,
-    pub(super) sha1_one_block: OneBlockFn,
     cipher_burst: CipherBurstFn,
     hash_burst: HashBurstFn,
 }
@@ -76,7 +74,6 @@ impl Manager {
                 gcm128: GcmCalls { seal: table.gcm128_enc?, open: table.gcm128_dec?, expand: table.gcm128_pre? },
                 gcm256: GcmCalls { seal: table.gcm256_enc?, open: table.gcm256_dec?, expand: table.gcm256_pre? },
                 aes128_expand: table.keyexp_128?,
-                sha1_one_block: table.sha1_one_block?,
                 cipher_burst: table.submit_cipher_burst_nocheck?,
                 hash_burst: table.submit_hash_burst_nocheck?,
             })
