@@ -19,6 +19,7 @@ pub mod rows;
 pub mod rtcp;
 pub mod run;
 pub mod staged;
+pub mod stun;
 pub mod time;
 mod transmit;
 
