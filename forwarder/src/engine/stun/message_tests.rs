@@ -113,10 +113,15 @@ fn every_flipped_bit_is_noticed() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         // A longer attribute may swallow the fingerprint, but then there is none, and no integrity.
         let passes = |bytes: &[u8]| Message::parse(bytes).is_ok_and(|m| m.fingerprint || m.verify(&key));
+        if bit / 8 >= good.len() - 8 {
+            // The fingerprint is behind the integrity, which holds without it.
+            assert!(!Message::parse(&bytes).is_ok_and(|m| m.fingerprint), "bit {bit} passes");
+            continue;
+        }
         assert!(!passes(&bytes), "bit {bit} passes");
         // Without the fingerprint the integrity must notice it.
         bytes.truncate(good.len() - 8);
-        if bit / 8 < bytes.len() && bit / 8 != 2 && bit / 8 != 3 {
+        if bit / 8 != 2 && bit / 8 != 3 {
             bytes[2..4].copy_from_slice(&((good.len() - 8 - HEADER_LEN) as u16).to_be_bytes());
             assert!(!passes(&bytes), "bit {bit} passes the integrity");
         }
