@@ -70,13 +70,13 @@ impl Store {
             let entry = match change {
                 Change::Put(_, entry) => Some(entry.clone()),
                 Change::Remove(..) => None,
-                Change::Switch { input, .. } => match self.table.sources.get(name) {
-                    Some(old) => Some(Entry::Source(Source { input: input.clone(), ..old.clone() })),
-                    None => {
+                Change::Switch { input, .. } => {
+                    let Some(old) = self.table.sources.get(name) else {
                         problems.push(absent(&row, "cannot be switched: there is no such source"));
                         continue;
-                    }
-                },
+                    };
+                    Some(Entry::Source(Source { input: input.clone(), ..old.clone() }))
+                }
             };
             if entry.is_none() && self.table.get(kind, name).is_none() {
                 problems.push(absent(&row, "cannot be removed: there is no such row"));
@@ -108,12 +108,20 @@ impl Store {
             None => self.table.take(row.0, &row.1),
         };
         if let Some(old) = &old {
-            identities(&row.1, old).iter().for_each(|key| leave(&mut self.users, key, row));
-            targets(old).iter().for_each(|key| leave(&mut self.referrers, key, row));
+            for key in &identities(&row.1, old) {
+                leave(&mut self.users, key, row);
+            }
+            for key in &targets(old) {
+                leave(&mut self.referrers, key, row);
+            }
         }
         if let Some((identities, targets)) = new {
-            identities.into_iter().for_each(|key| drop(self.users.entry(key).or_default().insert(row.clone())));
-            targets.into_iter().for_each(|key| drop(self.referrers.entry(key).or_default().insert(row.clone())));
+            for key in identities {
+                self.users.entry(key).or_default().insert(row.clone());
+            }
+            for key in targets {
+                self.referrers.entry(key).or_default().insert(row.clone());
+            }
         }
         old
     }
