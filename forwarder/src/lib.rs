@@ -2,6 +2,7 @@
 //! Never terminates ICE, DTLS or HTTP; depends on nothing of the control plane.
 
 pub mod engine;
+pub mod hops;
 pub mod io;
 pub mod wire;
 pub mod xdp;
