@@ -3,6 +3,7 @@
 
 pub mod engine;
 pub mod hops;
+pub mod index_file;
 pub mod io;
 pub mod wire;
 pub mod xdp;

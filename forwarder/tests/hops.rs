@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
@@ -334,9 +335,11 @@ fn lost_notifications_mean_everything_is_read_again() {
         ready(settle(hops, "192.0.2.1", "192.0.2.2"));
         hops.poll();
         // More notifications than the buffer holds, in one batch.
-        let batch: String = (0..12_000)
-            .map(|n| format!("neigh replace 10.{}.{}.1 lladdr 02:00:00:00:00:99 dev a0\n", n / 256, n % 256))
-            .collect();
+        let mut batch = String::new();
+        for n in 0..12_000 {
+            let (high, low) = (n / 256, n % 256);
+            writeln!(batch, "neigh replace 10.{high}.{low}.1 lladdr 02:00:00:00:00:99 dev a0").unwrap();
+        }
         let path = std::env::temp_dir().join(format!("{}.batch", lab.ours));
         std::fs::write(&path, batch).unwrap();
         let _ = Command::new("ip").args(["-n", &lab.ours, "-force", "-batch"]).arg(&path).output().unwrap();
