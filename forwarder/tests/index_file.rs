@@ -301,3 +301,41 @@ fn places_others_can_write_to_are_refused() {
     fs::create_dir(parent.join("directory")).unwrap();
     assert!(matches!(refused(&parent.join("directory")), IndexFileError::Io { .. }));
 }
+
+#[test]
+fn a_full_file_system_is_an_error_and_not_a_signal() {
+    let directory = tempfile::tempdir().unwrap();
+    let outcome = std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            // SAFETY: plain system calls with constant strings; only this thread changes its mounts.
+            let private = unsafe {
+                libc::unshare(libc::CLONE_NEWNS) == 0
+                    && libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), PRIVATE, std::ptr::null()) == 0
+            };
+            if !private && std::env::var_os("CI").is_none() {
+                eprintln!("skipped: no mount namespace: {}", std::io::Error::last_os_error());
+                return;
+            }
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=128k,mode=0700", "none"])
+                .arg(directory.path())
+                .status()
+                .unwrap();
+            assert!(private && mounted.success());
+            let path = directory.path().join("indexes");
+            match IndexFile::open(&path, 1 << 16).unwrap_err() {
+                IndexFileError::Io { what: "allocating space for", source, .. } => {
+                    assert_eq!(source.raw_os_error(), Some(libc::ENOSPC));
+                }
+                other => panic!("{other}"),
+            }
+            assert_eq!(store(&path, 16).free_rows(), 16, "fewer rows fit");
+        });
+        inside.join()
+    });
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+const PRIVATE: libc::c_ulong = libc::MS_REC | libc::MS_PRIVATE;
