@@ -10,7 +10,7 @@ use io_rig::veth::{PORT, PacketPeer, Veth, new_namespace, run, veth};
 use io_rig::{Peer, payload};
 use sluice_forwarder::io::headers::Headers;
 use sluice_forwarder::io::udp::{UdpOptions, bind_endpoint};
-use sluice_forwarder::io::xdp::{OpenError, Step, XdpOptions};
+use sluice_forwarder::io::xdp::{BusyPoll, OpenError, Step, XdpOptions};
 use sluice_forwarder::io::{PacketIo, PollMode, RxBurst, UdpIo, XdpIo};
 use sluice_forwarder::xdp::netlink::attached_program;
 use sluice_forwarder::xdp::{AttachMode, Options, Steering, SteeringError};
@@ -122,6 +122,44 @@ fn the_ladder_says_what_was_refused() {
         let [refused] = io.refused() else { panic!("{:?}", io.refused()) };
         assert_eq!(refused.step, Step::ZeroCopy);
         assert!(refused.reason.contains("not supported"), "{}", refused.reason);
+    });
+}
+
+#[test]
+fn busy_polling_and_huge_pages_are_optional() {
+    alone(|| {
+        let Some(veth) = veth() else { return };
+        let mut steering = Steering::load(&Options::default()).unwrap();
+        let mode = steering.attach(veth.ifindex).unwrap();
+        let options = XdpOptions {
+            poll: PollMode::Busy,
+            busy_poll: Some(BusyPoll::default()),
+            huge_pages: true,
+            ..XdpOptions::new(PORT, 0, mode)
+        };
+        let mut io = XdpIo::open(&options).unwrap();
+        let optional = |step: Step| matches!(step, Step::ZeroCopy | Step::HugePages | Step::BusyPoll);
+        assert!(io.refused().iter().all(|one| optional(one.step) && !one.reason.is_empty()), "{:?}", io.refused());
+        let [(local, remote), _] = ends();
+        steering.register_socket(0, io.fd()).unwrap();
+        steering.insert_endpoint(local, false).unwrap();
+        steering.insert_tuple(local, remote, 1).unwrap();
+        let mut peer = PacketPeer { veth, local, remote, vlan: None };
+        // More frames than there are receive frames, so that each of them is used.
+        for round in 0..400 {
+            for number in 0..20 {
+                assert!(peer.send(&payload(100 + number, round as u8)));
+            }
+            let mut got = Vec::new();
+            // Bounded: every frame is on the ring or about to be.
+            for _ in 0..1_000_000 {
+                got.append(&mut take(&mut io));
+                if got.len() == 20 {
+                    break;
+                }
+            }
+            assert_eq!(got, (0..20).map(|number| payload(100 + number, round as u8)).collect::<Vec<_>>());
+        }
     });
 }
 
