@@ -69,7 +69,7 @@ impl XdpIo {
             refused.push(Refused { step, reason: "the kernel bound the socket in copy mode".to_owned() });
             step = Step::CopyDriver;
         }
-        if let Err(error) = option::set_tx_budget(fd, TX_BUDGET) {
+        if let Err(error) = option::set_tx_budget(fd, TX_BUDGET.min(options.rings.tx)) {
             tracing::debug!(%error, "32 frames per transmit system call: XDP_MAX_TX_SKB_BUDGET is missing");
         }
         let mut drives_driver = false;
