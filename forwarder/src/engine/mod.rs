@@ -11,6 +11,7 @@ pub mod index_store;
 pub mod link;
 pub mod list;
 pub mod map;
+mod outgoing;
 pub mod police;
 pub mod ports;
 pub mod receive;
@@ -21,6 +22,7 @@ pub mod run;
 pub mod staged;
 pub mod stun;
 pub mod time;
+pub mod timers;
 mod transmit;
 
 pub use command::Command;

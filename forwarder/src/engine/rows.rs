@@ -113,6 +113,10 @@ pub struct LegConfig {
     pub byte_rate: Rate,
     /// Packets a second from the peer.
     pub packet_rate: Rate,
+    /// ICE state once the leg is established; `None` on static legs.
+    pub ice: Option<Box<super::stun::IceConfig>>,
+    /// Where SRTCP indexes are kept.
+    pub rtcp: super::rtcp::RtcpConfig,
 }
 
 /// A leg's slot.
@@ -132,6 +136,8 @@ pub struct LegRow {
     pub learned: Option<Address>,
     /// SRTCP receive state.
     pub rtcp: super::rtcp::RtcpState,
+    /// Consent and STUN policing.
+    pub ice: super::stun::IceState,
     /// Counts.
     pub stats: LegStats,
 }

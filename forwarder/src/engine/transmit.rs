@@ -195,6 +195,9 @@ fn prepare<'s, P: Ports>(
         let reason = if leg.remote.is_none() { DropReason::NoRemote } else { DropReason::NoNextHop };
         return Prepared::Drop(reason);
     };
+    if !leg_row.ice.may_send(now) {
+        return Prepared::Drop(DropReason::ConsentLost);
+    }
     let (profile, tag) = match &leg.outbound {
         Some(keys) => (Some(keys.profile()), keys.profile().rtp_tag_len()),
         None if leg.plain => (None, 0),
