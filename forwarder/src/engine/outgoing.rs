@@ -13,7 +13,7 @@ use super::rows::LegConfig;
 use super::run::Engine;
 use super::stun::message::{BINDING, Builder, Class, TransactionId};
 use super::time::Nanos;
-use crate::io::{TX_CAPACITY, TxFrame};
+use crate::io::TxFrame;
 use crate::wire::be32;
 use crate::wire::frame::{self, Address};
 use crate::wire::template::Template;
@@ -94,16 +94,15 @@ struct Way<'a> {
 
 fn way(leg: &LegConfig, to: Option<Address>) -> Result<Way<'_>, DropReason> {
     let tuple = to.and_then(|to| leg.ice.as_ref()?.tuple(to));
-    let (port, template, mtu) = match tuple {
-        Some(tuple) => (tuple.port, tuple.template.as_ref(), tuple.mtu),
+    let (port, template, room) = match tuple {
+        Some(tuple) => (tuple.port, tuple.template.as_ref(), tuple.room),
         None if leg.remote.is_none() || to.is_some_and(|to| leg.remote != Some(to)) => {
             return Err(DropReason::NoRemote);
         }
-        None => (leg.port, leg.template.as_ref(), leg.mtu),
+        None => (leg.port, leg.template.as_ref(), leg.largest_rtp),
     };
     let template = template.ok_or(DropReason::NoNextHop)?;
-    let largest = usize::from(mtu).min(TX_CAPACITY - frame::ETHERNET_LEN - frame::VLAN_LEN);
-    Ok(Way { port, template, room: largest.saturating_sub(template.overhead()) })
+    Ok(Way { port, template, room: usize::from(room) })
 }
 
 impl<C: Provider> Engine<C> {
@@ -190,7 +189,7 @@ fn submit<P: Ports>(
 ) -> Result<(), DropReason> {
     match written {
         Ok(len) => {
-            let len = way.template.finish(&mut frame, len, DSCP, ports.wants_checksum(way.port));
+            let len = way.template.finish::<false>(&mut frame, len, DSCP, ports.wants_checksum(way.port));
             ports.submit(way.port, frame, len);
             Ok(())
         }

@@ -16,7 +16,6 @@ use super::link::Message;
 use super::police::Rate;
 use super::rows::{ExtensionMap, StreamKey, TupleKey, TupleOwner};
 use super::run::Engine;
-use super::stun::message::Message;
 use super::time::Nanos;
 use crate::io::BURST;
 use crate::wire::extension::Elements;
@@ -350,7 +349,7 @@ impl<C: Provider> Engine<C> {
     fn unknown<T>(&mut self, now: Nanos, input: &Input<'_>, class: Class) -> Result<Option<T>, DropReason> {
         match class {
             Class::Stun => {
-                Message::parse(input.payload).map_err(|_| DropReason::StunMalformed)?;
+                super::stun::message::Message::parse(input.payload).map_err(|_| DropReason::StunMalformed)?;
                 self.packet_in(now, input, None, PacketInReason::StunUnknown).map(|()| None)
             }
             Class::Dtls => self.packet_in(now, input, None, PacketInReason::Dtls).map(|()| None),

@@ -16,7 +16,9 @@ use super::police::{Bucket, Rate};
 use super::ports::PortId;
 use super::rewrite::Rewriter;
 use super::staged::Staged;
-use crate::wire::frame::Address;
+use crate::io::TX_CAPACITY;
+use crate::wire::checksum::PADDING;
+use crate::wire::frame::{Address, ETHERNET_LEN, VLAN_LEN};
 use crate::wire::template::Template;
 
 /// What a header extension id stands for on a leg.
@@ -105,8 +107,8 @@ pub struct LegConfig {
     pub template: Option<Template>,
     /// Port packets leave by.
     pub port: PortId,
-    /// Largest IP packet of the route, in bytes.
-    pub mtu: u16,
+    /// Largest RTP packet, tag included, that fits the route's MTU and a transmit frame, in bytes.
+    pub largest_rtp: u16,
     /// Header extension ids.
     pub extensions: ExtensionMap,
     /// Bytes a second from the peer.
@@ -117,6 +119,15 @@ pub struct LegConfig {
     pub ice: Option<Box<super::stun::IceConfig>>,
     /// Where SRTCP indexes are kept.
     pub rtcp: super::rtcp::RtcpConfig,
+}
+
+impl LegConfig {
+    /// What [`largest_rtp`](Self::largest_rtp) is for a route.
+    pub fn largest_rtp_of(template: &Template, mtu: u16) -> u16 {
+        // The checksum reads whole blocks, so room for one more is kept behind the packet.
+        let room = TX_CAPACITY - ETHERNET_LEN - VLAN_LEN - PADDING;
+        usize::from(mtu).min(room).saturating_sub(template.overhead()) as u16
+    }
 }
 
 /// A leg's slot.
@@ -278,7 +289,7 @@ pub struct EgressRow {
 }
 
 /// A peer's tuple at an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TupleKey {
     /// Endpoint index.
     pub endpoint: u16,

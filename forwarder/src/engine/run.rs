@@ -304,6 +304,7 @@ impl<C: Provider> Engine<C> {
                 self.garbage.extend(old.map(Garbage::Leg));
                 self.follow_ice(slot);
                 if gone {
+                    self.stun.timers.clear(slot);
                     self.forget_outgoing(slot);
                 }
             }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use sluice_table::{Ice, Leg, Remote};
 
 use super::route::Route;
-use crate::engine::rows::TupleKey;
+use crate::engine::rows::{LegConfig, TupleKey};
 use crate::engine::stun::message::{IntegrityKey, Role};
 use crate::engine::stun::{IceConfig, IceTuple};
 use crate::wire::frame::Address;
@@ -40,10 +40,14 @@ pub(super) fn tuples(leg: &Leg, endpoint: u16, remote: Option<SocketAddr>) -> Ve
 
 /// Whether consent given to the former state does not hold for the next: another peer, or another place.
 pub(super) fn starts_over(old: Option<&Ice>, next: &Ice) -> bool {
-    let identity = |ice: &Ice| {
-        [&ice.local_ufrag, &ice.local_password, &ice.remote_ufrag, &ice.remote_password].map(String::clone)
-    };
-    old.is_none_or(|old| old.tuples.first() != next.tuples.first() || identity(old) != identity(next))
+    old.is_none_or(|old| {
+        let same = old.local_ufrag == next.local_ufrag
+            && old.local_password == next.local_password
+            && old.remote_ufrag == next.remote_ufrag
+            && old.remote_password == next.remote_password
+            && old.tuples.first() == next.tuples.first();
+        !same
+    })
 }
 
 /// The engine's form of a leg's ICE state.
@@ -52,7 +56,7 @@ pub(super) fn config(ice: &Ice, plan: &IcePlan) -> Box<IceConfig> {
         remote: Address::from(*remote),
         port: route.port,
         template: route.template.clone(),
-        mtu: route.mtu,
+        room: route.template.as_ref().map_or(0, |t| LegConfig::largest_rtp_of(t, route.mtu)),
     };
     Box::new(IceConfig {
         local_ufrag: ice.local_ufrag.as_str().into(),

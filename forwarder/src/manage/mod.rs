@@ -2,6 +2,7 @@
 //! table protocol. Never sees a media packet.
 
 pub mod endpoints;
+mod ice;
 pub mod indexes;
 pub mod local;
 pub mod manager;

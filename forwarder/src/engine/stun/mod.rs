@@ -67,8 +67,8 @@ pub struct IceTuple {
     pub port: PortId,
     /// Prepared headers; `None` while no next hop is known.
     pub template: Option<Template>,
-    /// Largest IP packet of the route, in bytes.
-    pub mtu: u16,
+    /// Largest UDP payload of the route, in bytes.
+    pub room: u16,
 }
 
 /// Our checks that may still be answered.
