@@ -221,12 +221,7 @@ fn copy(bytes: &[u8], room: &mut [u8]) -> Result<usize, DropReason> {
 }
 
 /// Seals an RTCP compound under an index that was stored as used before.
-fn seal<C: Provider>(
-    crypto: &mut C,
-    leg: &LegConfig,
-    bytes: &[u8],
-    room: &mut [u8],
-) -> Result<usize, DropReason> {
+fn seal<C: Provider>(crypto: &mut C, leg: &LegConfig, bytes: &[u8], room: &mut [u8]) -> Result<usize, DropReason> {
     if bytes.len() < 8 || !super::rtcp::well_formed(bytes) {
         return Err(DropReason::RtcpHeader);
     }

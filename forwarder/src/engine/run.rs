@@ -33,7 +33,7 @@ pub const STEP_FRAMES: u32 = 256;
 /// Messages of another worker one step takes at most.
 const STEP_MESSAGES: usize = BURST;
 /// Events held until the worker fetches them.
-const MAX_EVENTS: usize = 1024;
+pub const MAX_EVENTS: usize = 1024;
 
 /// Sizes of everything a worker holds; fixed at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,7 +377,8 @@ impl<C: Provider> Engine<C> {
 
     /// Queues an event for the management thread; counts it as dropped when nobody fetches them.
     pub(super) fn emit(&mut self, event: Event) {
-        if self.events.len() < MAX_EVENTS {
+        // A commit waits for its flip, and there is one at a time.
+        if self.events.len() < MAX_EVENTS || matches!(event, Event::Flipped(_)) {
             self.events.push(event);
         } else {
             self.counters.drop(DropReason::QueueFull);
@@ -387,11 +388,6 @@ impl<C: Provider> Engine<C> {
     /// Gives something to be freed elsewhere.
     pub(super) fn discard(&mut self, garbage: Option<Garbage>) {
         self.garbage.extend(garbage);
-    }
-
-    /// Counts a packet or event that the worker could not pass on.
-    pub fn lost(&mut self, reason: DropReason) {
-        self.counters.drop(reason);
     }
 
     /// Events since the last call.

@@ -6,6 +6,7 @@ mod ice;
 pub mod indexes;
 pub mod local;
 pub mod manager;
+pub mod packets;
 pub mod planner;
 pub mod pool;
 mod report;

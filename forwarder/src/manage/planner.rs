@@ -18,10 +18,10 @@ use super::route::{Route, Routes};
 use crate::engine::Command;
 use crate::engine::index_store::IndexHandle;
 use crate::engine::police::Rate;
-use crate::engine::rtcp::{KEY_ROW, RtcpConfig};
 use crate::engine::rows::{
     EgressConfig, ExtensionMap, IngressConfig, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
 };
+use crate::engine::rtcp::{KEY_ROW, RtcpConfig};
 use crate::engine::run::Capacity;
 use crate::engine::staged::Generation;
 use crate::engine::time::Nanos;
@@ -538,7 +538,8 @@ impl Planner {
             state.tuples = tuples;
             let mut route = |remote| deps.routes.route(&leg.endpoint, endpoint, remote);
             state.route = state.remote.map(&mut route);
-            let former = self.table.legs.get(name).and_then(|old| old.ice.as_ref()).filter(|_| state.ice.incarnation > 0);
+            let former =
+                self.table.legs.get(name).and_then(|old| old.ice.as_ref()).filter(|_| state.ice.incarnation > 0);
             state.ice = match &leg.ice {
                 Some(ice) => IcePlan {
                     incarnation: match ice::starts_over(former, ice) {

@@ -135,8 +135,10 @@ mod tests {
         let width = INTERVAL.0 * 2 / 5;
         assert_eq!(spread(0), Nanos::from_millis(4_000));
         assert_eq!(spread(width), Nanos::from_millis(6_000));
-        assert!((0..10_000u64).map(|n| spread(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).all(|at| {
-            (Nanos::from_millis(4_000)..=Nanos::from_millis(6_000)).contains(&at)
-        }));
+        assert!(
+            (0..10_000u64)
+                .map(|n| spread(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+                .all(|at| { (Nanos::from_millis(4_000)..=Nanos::from_millis(6_000)).contains(&at) })
+        );
     }
 }
