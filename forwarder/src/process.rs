@@ -136,7 +136,9 @@ fn spawn_workers(
     }
     for a in 0..engines.len() {
         let (left, right) = engines.split_at_mut(a + 1);
-        right.iter_mut().for_each(|b| Engine::connect(&mut left[a], b));
+        for b in right {
+            Engine::connect(&mut left[a], b);
+        }
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut workers = Vec::new();

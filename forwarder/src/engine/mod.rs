@@ -21,6 +21,7 @@ pub mod rtcp;
 pub mod run;
 pub mod staged;
 pub mod time;
+pub mod trace;
 mod transmit;
 
 pub use command::Command;

@@ -7,6 +7,7 @@ use sluice_srtp::provider::Provider;
 use sluice_srtp::replay::{Receiver, ReplayError};
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::DropReason;
+use sluice_table::protocol::Direction;
 
 use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
@@ -39,12 +40,15 @@ pub(super) struct Input<'a> {
     pub remote: Address,
     pub payload: &'a [u8],
     pub path: Path,
+    /// The whole frame; of a stray only the payload is left.
+    pub frame: Option<&'a [u8]>,
 }
 
 /// A packet that passed every check that needs no key.
 #[derive(Debug)]
 struct Candidate<'a> {
     packet: &'a [u8],
+    frame: Option<&'a [u8]>,
     remote: Address,
     header: RtpHeader,
     leg: u32,
@@ -63,8 +67,11 @@ impl<C: Provider> Engine<C> {
         for input in inputs {
             match self.admit(now, input) {
                 Ok(Some(candidate)) => candidates.push(candidate),
-                Ok(None) => {}
-                Err(reason) => self.counters.drop(reason),
+                Ok(None) => self.trace_in(now, input.frame, None, None),
+                Err(reason) => {
+                    self.counters.drop(reason);
+                    self.trace_in(now, input.frame, None, Some(reason));
+                }
             }
         }
         if candidates.is_empty() {
@@ -73,8 +80,10 @@ impl<C: Provider> Engine<C> {
         self.open(&mut candidates);
         for candidate in candidates {
             let cell = candidate.cell;
-            let (leg, ingress) = (candidate.leg as usize, candidate.ingress as usize);
-            match self.accept(now, candidate) {
+            let (leg, ingress, frame) = (candidate.leg as usize, candidate.ingress as usize, candidate.frame);
+            let result = self.accept(now, candidate);
+            self.trace_in(now, frame, Some(leg as u32), result.err());
+            match result {
                 Ok(()) => {}
                 Err(reason) => {
                     self.counters.drop(reason);
@@ -85,6 +94,13 @@ impl<C: Provider> Engine<C> {
                 }
             }
             self.slab.release(cell);
+        }
+    }
+
+    #[inline(always)]
+    fn trace_in(&mut self, now: Nanos, frame: Option<&[u8]>, leg: Option<u32>, dropped: Option<DropReason>) {
+        if let (Some(tap), Some(frame)) = (&mut self.tap, frame) {
+            tap.see(now, Direction::In, leg, dropped, frame);
         }
     }
 
@@ -114,8 +130,7 @@ impl<C: Provider> Engine<C> {
         }
         match class {
             Class::Rtp => {}
-            Class::Rtcp => return self.control_packet(input, owner, class),
-            Class::Stun | Class::Dtls => return self.control_packet(input, owner, class),
+            Class::Rtcp | Class::Stun | Class::Dtls => return self.control_packet(input, owner, class),
             Class::Other => {
                 row.stats.dropped += 1;
                 return Err(if packet.is_empty() { DropReason::ZeroLength } else { DropReason::FirstByte });
@@ -179,6 +194,7 @@ impl<C: Provider> Engine<C> {
         let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
         Ok(Candidate {
             packet,
+            frame: input.frame,
             remote: input.remote,
             header,
             leg: owner.leg,
@@ -217,6 +233,7 @@ impl<C: Provider> Engine<C> {
         let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
         Ok(Candidate {
             packet: input.payload,
+            frame: input.frame,
             remote: input.remote,
             index: PacketIndex::new(0, header.seq),
             header,

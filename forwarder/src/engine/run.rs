@@ -24,6 +24,7 @@ use super::rewrite::Rewriter;
 use super::rows::{EgressRow, IngressRow, LegRow, StreamKey, TupleKey, TupleOwner};
 use super::staged::{Generation, Staged};
 use super::time::Nanos;
+use super::trace::{Row, Tap};
 use crate::io::{BURST, RxFrame};
 use crate::wire::frame::{Address, FrameError, parse};
 
@@ -110,6 +111,8 @@ pub struct Engine<C> {
     pub(super) links: Vec<Option<Arc<Link>>>,
     pub(super) cursors: Cursors,
     pub(super) counters: Counters,
+    /// The running trace, if any.
+    pub(super) tap: Option<Box<Tap>>,
     events: Vec<Event>,
     garbage: Vec<Garbage>,
 }
@@ -140,6 +143,7 @@ impl<C: Provider> Engine<C> {
             memories,
             links: std::iter::repeat_with(|| None).take(usize::from(workers)).collect(),
             counters: Counters::default(),
+            tap: None,
             events: Vec::with_capacity(MAX_EVENTS),
             garbage: Vec::with_capacity(MAX_EVENTS),
         }
@@ -176,7 +180,7 @@ impl<C: Provider> Engine<C> {
                             continue;
                         };
                         let payload = &frame[datagram.payload_at..datagram.payload_at + datagram.payload_len];
-                        inputs.push(Input { endpoint, remote: datagram.source, payload, path });
+                        inputs.push(Input { endpoint, remote: datagram.source, payload, path, frame: Some(frame) });
                     }
                     Err(error) => self.counters.drop(match error {
                         FrameError::Truncated => DropReason::Truncated,
@@ -212,7 +216,7 @@ impl<C: Provider> Engine<C> {
                     Some(Message::Stray { cell, len, endpoint, remote }) => {
                         self.counters.stray_in += 1;
                         let payload = &link.memory.read(cell).payload[..usize::from(len)];
-                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray });
+                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray, frame: None });
                         strays.push(cell);
                     }
                     None => break,
@@ -392,6 +396,16 @@ impl<C: Provider> Engine<C> {
     /// The worker's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Starts or ends a trace; returns the one before.
+    pub fn set_tap(&mut self, tap: Option<Box<Tap>>) -> Option<Box<Tap>> {
+        std::mem::replace(&mut self.tap, tap)
+    }
+
+    /// Swaps traced rows for an empty vector; returns how many were missed.
+    pub fn take_trace(&mut self, empty: &mut Vec<Row>) -> u64 {
+        self.tap.as_mut().map_or(0, |tap| tap.take(empty))
     }
 
     /// Packets whose fan-out is not finished.

@@ -14,6 +14,7 @@ use super::endpoints::Endpoints;
 use super::indexes::Indexes;
 use super::planner::{Deps, Plan, Planner};
 use super::router::Router;
+use super::tracing::TraceAsk;
 use crate::engine::Command;
 use crate::engine::event::Event as EngineEvent;
 use crate::engine::staged::Generation;
@@ -35,6 +36,8 @@ pub enum Ask {
     Request(Box<Request>, Sender<Response>),
     /// Events from now on.
     Subscribe(Sender<EventRecord>),
+    /// A trace; the answer says whether it started.
+    Trace(TraceAsk, Sender<Response>),
     /// End.
     Stop,
 }
@@ -71,6 +74,7 @@ pub struct Manager {
     hops: Hops,
     random: Box<dyn FnMut() -> u64>,
     flipped: Vec<Generation>,
+    #[allow(clippy::vec_box, reason = "readings travel boxed and go on boxed")]
     readings: Vec<Box<Reading>>,
     subscribers: Vec<Sender<EventRecord>>,
     events: u64,
@@ -80,6 +84,7 @@ pub struct Manager {
     learning: BTreeSet<Name>,
     /// Streams that learn rules made, by rule.
     pub(super) learned: BTreeMap<Name, LearnedStream>,
+    pub(super) trace: Option<super::tracing::Running>,
     last_confirm: Instant,
     last_resolve: Instant,
 }
@@ -121,6 +126,7 @@ impl Manager {
             steered: HashMap::new(),
             learning: BTreeSet::new(),
             learned: BTreeMap::new(),
+            trace: None,
             last_confirm: Instant::now(),
             last_resolve: Instant::now(),
         }
@@ -135,9 +141,14 @@ impl Manager {
                     let _ = reply.send(response);
                 }
                 Ok(Ask::Subscribe(subscriber)) => self.subscribers.push(subscriber),
+                Ok(Ask::Trace(ask, reply)) => {
+                    let started = self.start_trace(ask);
+                    let _ = reply.send(started.map_or_else(Response::Refused, |()| Response::Ok));
+                }
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.fetch_trace();
             self.reports();
             self.follow_routes();
         }
@@ -333,6 +344,8 @@ impl Manager {
                     Report::Event(event) => self.engine_event(worker as u8, event),
                     Report::Garbage(garbage) => drop(garbage),
                     Report::Closed(port) => drop(port),
+                    Report::Ended(tap) => drop(tap),
+                    Report::Trace(rows, missed) => self.traced(worker as u8, rows, missed),
                     Report::Read(reading) => self.readings.push(reading),
                 }
             }

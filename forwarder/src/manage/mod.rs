@@ -11,5 +11,6 @@ mod report;
 pub mod route;
 pub mod router;
 pub mod serve;
+pub mod tracing;
 
 pub use planner::{Plan, Planner, PlannerConfig};

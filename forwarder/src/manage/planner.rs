@@ -23,6 +23,7 @@ use crate::engine::rows::{
 use crate::engine::run::Capacity;
 use crate::engine::staged::Generation;
 use crate::engine::time::Nanos;
+use crate::index_file::store::StoreError;
 use crate::wire::frame::Address;
 
 /// How far ahead of its rate a peer may burst: a key frame arrives at once.
@@ -241,7 +242,7 @@ impl Planner {
         next.validate().map_err(Refused::invalid)?;
         let changes = self.table.diff(&next);
         self.check_capacity(&next)?;
-        self.check_key_reuse(&next, deps.indexes)?;
+        Self::check_key_reuse(&next, deps.indexes)?;
         self.carry_out(next, changes, &BTreeSet::new(), deps)
     }
 
@@ -309,7 +310,7 @@ impl Planner {
     }
 
     /// A static key whose index rows were given up must not seal again (DESIGN §2).
-    fn check_key_reuse(&self, next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
+    fn check_key_reuse(next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
         for (name, row) in &next.egress {
             let Some(leg) = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse) else { continue };
             let Some(key) = &leg.outbound else { continue };
@@ -349,7 +350,7 @@ impl Planner {
         }
         freed.keys.extend(old.map(|old| old.id));
         let (Some(key), Some(id)) = (key, id) else { return Ok(None) };
-        deps.indexes.hold(id).map_err(no_row)?;
+        deps.indexes.hold(id).map_err(|error| no_row(&error))?;
         Ok(Some(Keyed { id, keys: Arc::new(deps.crypto.expand(key)), incarnation: self.incarnation() }))
     }
 
@@ -549,7 +550,7 @@ impl Planner {
             let config = leg_config(leg, slot, &state, rules);
             plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
             plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));
-            self.listen(name, next, slot, &mut state, plan);
+            Self::listen(name, next, slot, &mut state, plan);
             self.legs.insert(name.clone(), state);
         }
         Ok(())
@@ -576,7 +577,7 @@ impl Planner {
     }
 
     /// Tells every worker by which SSRCs a leg without an address is found.
-    fn listen(&mut self, name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
+    fn listen(name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
         let wanted: BTreeSet<Ssrc> = if state.remote.is_some() {
             BTreeSet::new()
         } else {
@@ -620,14 +621,13 @@ impl Planner {
                     self.numbers
                 }
             };
-            let (slot, list) = match known {
-                Some(at) => (at.slot, at.list),
-                None => {
-                    let pool = &mut self.ingress_slots[usize::from(worker)];
-                    let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
-                    let list = self.list_ids.take();
-                    (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
-                }
+            let (slot, list) = if let Some(at) = known {
+                (at.slot, at.list)
+            } else {
+                let pool = &mut self.ingress_slots[usize::from(worker)];
+                let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
+                let list = self.list_ids.take();
+                (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
             };
             let config = IngressConfig {
                 leg: leg_slot,
@@ -651,7 +651,7 @@ impl Planner {
             self.legs.iter().filter(|(_, l)| l.remote.is_none()).map(|(n, _)| n.clone()).collect();
         for name in learning {
             let (Some(mut state), Some(leg)) = (self.legs.remove(&name), next.legs.get(&name)) else { continue };
-            self.listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
+            Self::listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
             self.legs.insert(name, state);
         }
         Ok(())
@@ -739,12 +739,11 @@ impl Planner {
             let (worker, key) = (leg.worker, leg.outbound.as_ref().map(|k| (k.id, k.incarnation)));
             let leg_slot = leg.slot;
             let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Send, freed)?;
-            let slot = match &known {
-                Some(at) => at.slot,
-                None => {
-                    let pool = &mut self.egress_slots[usize::from(worker)];
-                    pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
-                }
+            let slot = if let Some(at) = &known {
+                at.slot
+            } else {
+                let pool = &mut self.egress_slots[usize::from(worker)];
+                pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
             };
             if let Some(at) = known.as_ref().filter(|at| at.list != list) {
                 self.room(at.list, worker).members -= 1;
@@ -928,13 +927,13 @@ fn row_of(
     if key.is_none() {
         return Ok(IndexHandle::detached());
     }
-    indexes.row(id, ssrc, direction).map_err(no_row)
+    indexes.row(id, ssrc, direction).map_err(|error| no_row(&error))
 }
 
 /// The incarnation of streams on legs without keys.
 const PLAIN: u64 = 0x504c_4149_4e00_0001;
 
-fn no_row(error: crate::index_file::store::StoreError) -> Refused {
+fn no_row(error: &StoreError) -> Refused {
     Refused::new(Refusal::Capacity, error.to_string(), "raise [capacity] and start the forwarder again")
 }
 

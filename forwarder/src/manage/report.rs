@@ -344,7 +344,9 @@ impl Manager {
             let slots: Vec<u32> = rows.iter().filter(|(_, w, _)| *w == worker).map(|(.., slot)| *slot).collect();
             for chunk in slots.chunks(READING_ROWS) {
                 let mut reading = Reading::default();
-                chunk.iter().for_each(|slot| ask(&mut reading, *slot));
+                for slot in chunk {
+                    ask(&mut reading, *slot);
+                }
                 readings.push((worker, reading));
             }
         }
