@@ -394,3 +394,61 @@ pub fn run(command: &str) {
     let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
     assert!(status.success(), "{command}: {status}");
 }
+
+/// Sends whole Ethernet frames from the peers' end of the veth pair.
+pub struct Raw {
+    socket: std::os::fd::OwnedFd,
+    index: i32,
+}
+
+impl Raw {
+    /// `None` on the loopback, which has no Ethernet.
+    pub fn new(lab: &Lab) -> Option<Raw> {
+        use std::os::fd::FromRawFd as _;
+        lab.is_xdp().then(|| {
+            lab.outside(|| {
+                // SAFETY: plain system calls; the descriptor is checked and owned at once.
+                let (socket, index) = unsafe {
+                    let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+                    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+                    (std::os::fd::OwnedFd::from_raw_fd(fd), libc::if_nametoindex(c"peer0".as_ptr()))
+                };
+                Raw { socket, index: index as i32 }
+            })
+        })
+    }
+
+    pub fn send(&self, frame: &[u8]) {
+        // SAFETY: an all-zero address is valid.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = self.index;
+        // SAFETY: frame and address live during the call and have the sizes given.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+    }
+}
+
+/// The frame that carries `payload` from a peer to the forwarder's end of the veth pair.
+pub fn frame_of(lab: &Lab, remote: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    use sluice_forwarder::io::headers::{Headers, write_udp_checksum};
+    let headers = Headers {
+        mac_destination: [2, 0, 0, 0, 0, 1],
+        mac_source: [2, 0, 0, 0, 0, 2],
+        ..Headers::new(remote, lab.local)
+    };
+    let mut frame = vec![0; headers.len() + payload.len()];
+    let at = headers.write(&mut frame, payload.len()).unwrap();
+    frame[at..].copy_from_slice(payload);
+    assert!(write_udp_checksum(&mut frame));
+    frame
+}
