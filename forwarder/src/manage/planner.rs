@@ -9,7 +9,7 @@ use sluice_srtp::Ssrc;
 use sluice_srtp::key::{KeyId, MasterKey, SessionKeys};
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::{Refusal, Refused};
-use sluice_table::{Change, EntryKind, ExtensionIds, Kind, Leg, LegKind, Name, Remote, Table};
+use sluice_table::{Change, EntryKind, ExtensionIds, Ingress, Kind, Leg, LegKind, Name, Remote, Table};
 
 use super::indexes::{Direction, Indexes};
 use super::pool::Pool;
@@ -290,21 +290,30 @@ impl Planner {
             }
         }
         // A slot given up by this commit is free only after it, so additions must fit beside what is there.
+        let add = next.endpoints.keys().filter(|name| !self.endpoints.contains_key(*name)).count();
+        if add > self.endpoint_slots.free() {
+            return Err(full("endpoints", next.endpoints.len(), c.endpoints));
+        }
+        let homes = self.homes(next)?;
         let mut add = vec![[0usize; 2]; workers];
-        let fallback = 0u8;
-        for row in next.ingress.values().filter(|r| !self.ingress.contains_key(&(r.leg.clone(), r.ssrc))) {
-            add[usize::from(self.legs.get(&row.leg).map_or(fallback, |l| l.worker))][0] += 1;
+        let new_in = |row: &&Ingress| !self.ingress.contains_key(&(row.leg.clone(), row.ssrc));
+        for row in next.ingress.values().filter(new_in) {
+            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][0] += 1;
         }
         for row in next.egress.values().filter(|r| !self.egress.contains_key(&(r.leg.clone(), r.ssrc))) {
-            add[usize::from(self.legs.get(&row.leg).map_or(fallback, |l| l.worker))][1] += 1;
+            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][1] += 1;
         }
-        let free = |pools: &[Pool]| pools.iter().map(Pool::free).sum::<usize>();
-        let (new_in, new_out): (usize, usize) = add.iter().fold((0, 0), |(a, b), w| (a + w[0], b + w[1]));
-        if new_in > free(&self.ingress_slots) {
-            return Err(full("ingress streams", next.ingress.len(), c.ingress * workers));
+        for (worker, [new_in, new_out]) in add.iter().enumerate() {
+            if *new_in > self.ingress_slots[worker].free() {
+                return Err(full("ingress streams", next.ingress.len(), c.ingress * workers));
+            }
+            if *new_out > self.egress_slots[worker].free() {
+                return Err(full("egress streams", next.egress.len(), c.egress * workers));
+            }
         }
-        if new_out > free(&self.egress_slots) {
-            return Err(full("egress streams", next.egress.len(), c.egress * workers));
+        let new_sources = next.sources.keys().filter(|name| !self.sources.contains_key(*name)).count();
+        if add.iter().map(|[new_in, _]| new_in).sum::<usize>() + new_sources > self.list_ids.free() {
+            return Err(full("lists", next.ingress.len() + next.sources.len(), c.lists));
         }
         Ok(())
     }
@@ -556,12 +565,36 @@ impl Planner {
         Ok(())
     }
 
+    /// The worker a new leg goes to, when as many legs as `planned` says went to each one already.
+    fn emptiest(&self, planned: &[usize]) -> Option<usize> {
+        let load = |w: &usize| {
+            self.egress_slots[*w].used() + self.ingress_slots[*w].used() + self.leg_slots[*w].used() + planned[*w]
+        };
+        (0..self.leg_slots.len()).filter(|w| self.leg_slots[*w].free() > planned[*w]).min_by_key(|w| (load(w), *w))
+    }
+
+    /// The worker of every leg of a table, new ones where [`new_leg`](Self::new_leg) will put them.
+    fn homes<'t>(&self, next: &'t Table) -> Result<HashMap<&'t Name, u8>, Refused> {
+        let mut planned = vec![0; self.leg_slots.len()];
+        let mut homes = HashMap::with_capacity(next.legs.len());
+        for name in next.legs.keys() {
+            let worker = match self.legs.get(name) {
+                Some(leg) => leg.worker,
+                None => {
+                    let full = || full("legs", next.legs.len(), self.config.capacity.legs * planned.len());
+                    let worker = self.emptiest(&planned).ok_or_else(full)?;
+                    planned[worker] += 1;
+                    worker as u8
+                }
+            };
+            homes.insert(name, worker);
+        }
+        Ok(homes)
+    }
+
     fn new_leg(&mut self) -> Result<LegState, Refused> {
-        let emptiest = (0..self.leg_slots.len())
-            .filter(|w| self.leg_slots[*w].free() > 0)
-            .min_by_key(|w| {
-                (self.egress_slots[*w].used() + self.ingress_slots[*w].used() + self.leg_slots[*w].used(), *w)
-            })
+        let emptiest = self
+            .emptiest(&vec![0; self.leg_slots.len()])
             .ok_or_else(|| full("legs", self.legs.len() + 1, self.config.capacity.legs))?;
         let slot = self.leg_slots[emptiest].take().ok_or_else(|| full("legs", 1, 0))?;
         Ok(LegState {
