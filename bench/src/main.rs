@@ -1,7 +1,8 @@
-//! `sluice-bench`: packet generator, sink, throughput search and benches. One JSON object a run on stdout,
-//! everything else on stderr.
+//! `sluice-bench`: generators, sinks and benches. Traffic goes only where a session file says, and to namespaces
+//! that `lab` makes. One JSON object a run on stdout, everything else on stderr.
 
 mod clock;
+mod engine;
 mod error;
 mod generate;
 mod guard;
@@ -14,7 +15,9 @@ mod shape;
 mod sink;
 mod stamp;
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::{Parser, Subcommand};
 
@@ -25,11 +28,13 @@ use clap::{Parser, Subcommand};
 #[command(version, about, long_about)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    what: What,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum What {
+    /// The engine alone, on memory I/O
+    Engine(engine::Arguments),
     /// Send SRTP on a fixed schedule
     Generate(generate::Arguments),
     /// Receive SRTP, open it and check it
@@ -45,14 +50,44 @@ enum Command {
     Bare(lab::bare::Arguments),
 }
 
+/// Counts allocations, so that "none in steady state" is a number.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Heap allocations of the process so far.
+fn allocations() -> u64 {
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Generate(arguments) => generate::run(&arguments),
-        Command::Sink(arguments) => sink::run(&arguments),
-        Command::Session(arguments) => keys::run(&arguments),
-        Command::Lab(arguments) => lab::run(&arguments),
-        Command::Ndr(arguments) => ndr::run(&arguments),
-        Command::Bare(arguments) => lab::bare::run(&arguments),
+    let result = match Arguments::parse().what {
+        What::Engine(arguments) => {
+            engine::run(&arguments).map_err(|error| error::BenchError::refused("running the engine")(error))
+        }
+        What::Generate(arguments) => generate::run(&arguments),
+        What::Sink(arguments) => sink::run(&arguments),
+        What::Session(arguments) => keys::run(&arguments),
+        What::Lab(arguments) => lab::run(&arguments),
+        What::Ndr(arguments) => ndr::run(&arguments),
+        What::Bare(arguments) => lab::bare::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

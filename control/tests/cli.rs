@@ -126,6 +126,8 @@ fn apply_shows_the_difference_and_dry_run_applies_nothing() {
     assert!(!shown.out.contains("010102"));
     let snapshot = sluice(&fake.socket, &["table", "show", "--json"]).json();
     assert_eq!(snapshot["legs"]["bob"]["outbound"]["profile"], "aes128-gcm");
+    let fingerprint = snapshot["legs"]["bob"]["outbound"]["fingerprint"].as_str().unwrap();
+    assert!(fingerprint.len() == 8 && shown.out.contains(fingerprint), "{fingerprint}");
     assert!(snapshot["legs"]["bob"]["inbound"].is_null());
 
     let cleared = sluice(&fake.socket, &["table", "clear"]);

@@ -64,7 +64,8 @@ fn attach(index: u32, program: &OwnedFd) {
     let mut info = [0; 16];
     info[4..8].copy_from_slice(&index.to_ne_bytes());
     let mut request = Request::new(&info);
-    request.attribute(43 | 1 << 15, &nested);
+    // IFLA_XDP, nested.
+    request.attribute(0x802b, &nested);
     ask(libc::NETLINK_ROUTE, 19, libc::NLM_F_ACK as u16, &request).unwrap();
 }
 
@@ -72,8 +73,8 @@ fn attach(index: u32, program: &OwnedFd) {
 fn attach_link(index: u32, program: &OwnedFd) -> OwnedFd {
     let mut attr = [0u64; 16];
     attr[0] = program.as_raw_fd() as u64 | u64::from(index) << 32;
-    // BPF_XDP in driver mode.
-    attr[1] = 37 | 4 << 32;
+    // Attach type BPF_XDP (37), in driver mode.
+    attr[1] = 0x25 | 4 << 32;
     bpf(28, &mut attr)
 }
 

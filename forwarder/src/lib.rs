@@ -4,6 +4,7 @@
 pub mod config;
 pub mod engine;
 pub mod hops;
+pub mod index_file;
 pub mod io;
 pub mod manage;
 pub mod process;

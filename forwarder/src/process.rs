@@ -10,9 +10,12 @@ use sluice_srtp::{AnyProvider, ProviderError, ProviderKind};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::hops::{Hops, HopsError};
+use crate::index_file::store::{IndexStore, StoreError};
+use crate::index_file::{IndexFile, IndexFileError, MAX_ROWS};
 use crate::io::UdpIo;
 use crate::io::udp::UdpOptions;
 use crate::manage::endpoints::Endpoints;
+use crate::manage::indexes::Indexes;
 use crate::manage::manager::{Ask, Fixed, Manager};
 use crate::manage::serve::{self, ServeError};
 use crate::manage::{Planner, PlannerConfig};
@@ -35,8 +38,11 @@ pub enum StartError {
     #[error("there is no interface {0}; `ip link` lists them")]
     Interface(String),
     /// The index file cannot be used.
+    #[error(transparent)]
+    IndexFile(#[from] IndexFileError),
+    /// The index file contradicts itself.
     #[error("index file: {0}")]
-    Indexes(String),
+    Indexes(#[from] StoreError),
     /// The system refused something.
     #[error("{what}")]
     System {
@@ -167,6 +173,11 @@ fn random_words() -> std::io::Result<[u64; 2]> {
     Ok([word(0), word(8)])
 }
 
-fn open_indexes(_config: &Config) -> Result<Box<dyn crate::manage::indexes::Indexes + Send>, StartError> {
-    Ok(Box::new(crate::manage::indexes::MemoryIndexes::default()))
+/// The index file: a row for each stream and direction and one for each key, twice over so that keys which were
+/// given up are remembered for a while.
+fn open_indexes(config: &Config) -> Result<Box<dyn Indexes + Send>, StartError> {
+    let c = &config.capacity;
+    let rows = ((c.ingress + c.egress + c.legs * 2) * 2).min(MAX_ROWS as usize) as u32;
+    let file = IndexFile::open(&config.state.join("indexes"), rows)?;
+    Ok(Box::new(IndexStore::new(std::sync::Arc::new(file))?))
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use io_rig::{Rig, each_rig, payload};
 use sluice_forwarder::io::headers::{Headers, write_udp_checksum};
-use sluice_forwarder::io::{BURST, RxBurst, TxFrame};
+use sluice_forwarder::io::{BURST, MemoryIo, PreloadedIo, RxBurst, TxFrame, UdpIo, XdpIo};
+use sluice_forwarder::xdp::Steering;
 
 /// Quiet time after which nothing more is expected.
 const QUIET: Duration = Duration::from_millis(200);
@@ -24,9 +25,14 @@ fn submit(rig: &mut Rig, mut frame: TxFrame, payload: &[u8]) {
     rig.port.submit(frame, len);
 }
 
-/// Waits for a burst.
+/// Waits for a burst that is known to come.
 fn receive(rig: &mut Rig, burst: &mut RxBurst) -> usize {
-    for _ in 0..20 {
+    receive_within(rig, burst, 20)
+}
+
+/// Waits for a burst, `tries` times 50 ms at most.
+fn receive_within(rig: &mut Rig, burst: &mut RxBurst, tries: u32) -> usize {
+    for _ in 0..tries {
         match rig.port.receive(burst) {
             0 => rig.port.wait(Duration::from_millis(50)),
             taken => return taken,
@@ -42,7 +48,7 @@ fn settle(rig: &mut Rig, wanted: usize) {
         if rig.port.credit() == wanted {
             return;
         }
-        rig.peer.receive_all(Duration::from_millis(1), &mut |_, _| {});
+        rig.peer.receive_all(usize::MAX, Duration::from_millis(1), &mut |_, _| {});
     }
     assert_eq!(rig.port.credit(), wanted, "{}: transmit frames are missing", rig.name);
 }
@@ -76,7 +82,8 @@ fn frames_arrive_intact_at_every_size() {
             let mut got = Vec::new();
             while got.len() < group.len() {
                 let (local, remote, vlan) = (rig.local, rig.remote, rig.vlan);
-                let more = rig.peer.receive_all(QUIET, &mut |headers, bytes| {
+                let missing = group.len() - got.len();
+                let more = rig.peer.receive_all(missing, QUIET, &mut |headers, bytes| {
                     assert_eq!((headers.source, headers.destination), (local, remote));
                     assert_eq!(headers.vlan, vlan);
                     got.push(bytes.to_vec());
@@ -101,15 +108,16 @@ fn what_was_counted_as_sent_arrives() {
         let mut arrived = 0;
         for _ in 0..4 {
             // Everything at once, more than any queue behind the port likes.
-            while rig.port.credit() > 0 {
+            for _ in 0..rig.port.credit() {
                 let frame = rig.port.acquire().unwrap();
                 submit(&mut rig, frame, &payload(100, 3));
             }
             rig.port.flush();
-            arrived += rig.peer.receive_all(Duration::ZERO, &mut |_, bytes| assert_eq!(bytes, payload(100, 3)));
+            arrived +=
+                rig.peer.receive_all(usize::MAX, Duration::ZERO, &mut |_, bytes| assert_eq!(bytes, payload(100, 3)));
         }
         rig.port.flush();
-        arrived += rig.peer.receive_all(QUIET, &mut |_, bytes| assert_eq!(bytes, payload(100, 3)));
+        arrived += rig.peer.receive_all(usize::MAX, QUIET, &mut |_, bytes| assert_eq!(bytes, payload(100, 3)));
         let counters = rig.port.counters();
         assert!(counters.tx_frames >= all as u64);
         assert_eq!(arrived as u64 + counters.tx_failed + counters.tx_invalid, counters.tx_frames, "{}", rig.name);
@@ -123,7 +131,7 @@ fn what_does_not_fit_on_receive_is_counted() {
         let sent = (0..rig.overflow).filter(|_| rig.peer.send(&payload(900, 4))).count();
         let mut burst = RxBurst::new();
         let mut arrived = 0;
-        while receive(&mut rig, &mut burst) > 0 {
+        while receive_within(&mut rig, &mut burst, 4) > 0 {
             for frame in burst.drain(..) {
                 arrived += 1;
                 rig.port.release(frame);
@@ -223,4 +231,14 @@ fn a_full_burst_receives_nothing_and_loses_nothing() {
             }
         }
     });
+}
+
+#[test]
+fn ports_can_move_to_their_worker() {
+    fn movable<T: Send>() {}
+    movable::<MemoryIo>();
+    movable::<PreloadedIo>();
+    movable::<UdpIo>();
+    movable::<XdpIo>();
+    movable::<Steering>();
 }

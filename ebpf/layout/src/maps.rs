@@ -30,7 +30,7 @@ pub const MAX_QUEUES: u32 = 128;
 pub unsafe trait Plain: Copy + 'static {}
 
 /// A local address and port.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointKey {
     /// IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2).
@@ -48,7 +48,7 @@ impl EndpointKey {
     }
 }
 
-// SAFETY: bytes only.
+// SAFETY: bytes only, a multiple of the alignment.
 unsafe impl Plain for EndpointKey {}
 
 /// What is to be done at an endpoint.
@@ -67,7 +67,7 @@ pub const ACCEPT_UNKNOWN: u32 = 1;
 unsafe impl Plain for EndpointValue {}
 
 /// A local and a remote end.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TupleKey {
     /// Local address, as in [`EndpointKey`].
@@ -87,7 +87,7 @@ impl TupleKey {
     }
 }
 
-// SAFETY: bytes only.
+// SAFETY: bytes only, a multiple of the alignment.
 unsafe impl Plain for TupleKey {}
 
 /// What user space wants to remember about a tuple; the program only asks whether the entry exists.

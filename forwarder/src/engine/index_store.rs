@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sluice_srtp::{KeyId, PacketIndex, Ssrc};
+
 /// One row. Written by the worker that owns the stream, read by the management thread.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
@@ -19,7 +21,124 @@ pub struct IndexRow {
     pub timing: AtomicU64,
     /// SRTCP: the lowest index never used (send), one past the highest accepted (receive).
     pub rtcp_next: AtomicU64,
-    reserved: [AtomicU64; 2],
+    /// Order of last use by whoever manages rows; larger is later.
+    pub stamp: AtomicU64,
+    reserved: AtomicU64,
+}
+
+/// Whether a row's indexes are of packets we seal or of packets we open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Sealed here.
+    Send,
+    /// Opened here.
+    Receive,
+}
+
+/// What a row is for: its `tag` word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowTag(u64);
+
+impl RowTag {
+    const RECEIVE: u64 = 1 << 32;
+    const MARKER: u64 = 1 << 33;
+    const LOST: u64 = 1 << 34;
+    const VALID: u64 = 1 << 63;
+
+    /// Of a stream's row.
+    pub fn stream(ssrc: Ssrc, direction: Direction) -> RowTag {
+        let receive = if direction == Direction::Receive { Self::RECEIVE } else { 0 };
+        RowTag(Self::VALID | receive | u64::from(ssrc.0))
+    }
+
+    /// Of a key's marker row; `lost` if a row of the key was given to another key.
+    pub fn marker(lost: bool) -> RowTag {
+        RowTag(Self::VALID | Self::MARKER | if lost { Self::LOST } else { 0 })
+    }
+
+    /// The tag in a word read from memory: `Ok(None)` for a row without one, `Err` for what was never written.
+    pub fn read(word: u64) -> Result<Option<RowTag>, u64> {
+        let tag = RowTag(word);
+        let known = if tag.is_marker() {
+            Self::VALID | Self::MARKER | Self::LOST
+        } else {
+            Self::VALID | Self::RECEIVE | u64::from(u32::MAX)
+        };
+        match word {
+            0 => Ok(None),
+            _ if word & Self::VALID == 0 || word & !known != 0 => Err(word),
+            _ => Ok(Some(tag)),
+        }
+    }
+
+    /// Whether the row marks a key instead of holding a stream's indexes.
+    pub fn is_marker(self) -> bool {
+        self.0 & Self::MARKER != 0
+    }
+
+    /// Whether a row of the marked key was given to another key.
+    pub fn is_lost(self) -> bool {
+        self.0 & Self::LOST != 0
+    }
+
+    /// The stream's SSRC; zero in a marker.
+    pub fn ssrc(self) -> Ssrc {
+        Ssrc(self.0 as u32)
+    }
+
+    /// The stream's direction.
+    pub fn direction(self) -> Direction {
+        if self.0 & Self::RECEIVE == 0 { Direction::Send } else { Direction::Receive }
+    }
+}
+
+impl IndexRow {
+    /// The row's key; `None` in a free row.
+    pub fn key_id(&self) -> Option<KeyId> {
+        let words = [0, 1].map(|at: usize| self.key[at].load(Ordering::Acquire));
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&words[0].to_ne_bytes());
+        id[8..].copy_from_slice(&words[1].to_ne_bytes());
+        (words != [0, 0]).then_some(KeyId(id))
+    }
+
+    /// What the row is for, see [`RowTag::read`].
+    pub fn read_tag(&self) -> Result<Option<RowTag>, u64> {
+        RowTag::read(self.tag.load(Ordering::Acquire))
+    }
+
+    /// Gives a row to nobody. No worker may hold it.
+    pub fn clear(&self) {
+        // The tag goes first and comes last: a process killed in between leaves a free row, never half of one.
+        self.tag.store(0, Ordering::SeqCst);
+        for word in self.key.iter().chain([&self.next, &self.timing, &self.rtcp_next, &self.stamp]) {
+            word.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Gives a row to a key, with all indexes zero. No worker may hold it.
+    pub fn claim(&self, key: KeyId, tag: RowTag, stamp: u64) {
+        self.clear();
+        let (low, high) = key.0.split_at(8);
+        for (word, half) in self.key.iter().zip([low, high]) {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(half);
+            word.store(u64::from_ne_bytes(bytes), Ordering::SeqCst);
+        }
+        self.stamp.store(stamp, Ordering::SeqCst);
+        self.tag.store(tag.0, Ordering::SeqCst);
+    }
+
+    /// Changes what the row is for and leaves its indexes alone.
+    pub fn retag(&self, tag: RowTag) {
+        self.tag.store(tag.0, Ordering::SeqCst);
+    }
+
+    /// Whether the indexes are ones that can have been stored: at most 2^48 and, for SRTCP, 2^31.
+    pub fn indexes_plausible(&self) -> bool {
+        self.next.load(Ordering::Acquire) <= PacketIndex::MAX.as_u64() + 1
+            && self.rtcp_next.load(Ordering::Acquire) <= 1 << 31
+    }
 }
 
 /// A handle to a row that keeps its memory alive.
@@ -65,8 +184,14 @@ impl IndexHandle {
         self.row
     }
 
-    fn get(&self) -> &IndexRow {
+    /// The row itself.
+    pub fn get(&self) -> &IndexRow {
         &self.memory.rows()[self.row as usize]
+    }
+
+    /// The stored next SRTCP index.
+    pub fn rtcp_next(&self) -> u64 {
+        self.get().rtcp_next.load(Ordering::Acquire)
     }
 
     /// A pointer-sized view for the worker.

@@ -379,6 +379,11 @@ impl<C: Provider> Engine<C> {
         &self.counters
     }
 
+    /// Packets whose fan-out is not finished.
+    pub fn waiting(&self) -> usize {
+        self.cursors.waiting()
+    }
+
     /// The crypto provider.
     pub fn crypto(&self) -> &C {
         &self.crypto

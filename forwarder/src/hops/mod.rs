@@ -157,11 +157,8 @@ impl Hops {
         if let Some(known) = self.cache.route((local, remote), now, RESOLVE_AGAIN) {
             return known;
         }
-        let outcome = ask::route(&mut self.asker, local, remote).map_err(|error| match error {
-            Errno::INVAL if !local.is_unspecified() => {
-                format!("no route from {local} to {remote}: is {local} an address of this host?")
-            }
-            error => format!("no route from {local} to {remote}: {error}"),
+        let outcome = ask::route(&mut self.asker, local, remote).map_err(|error| {
+            format!("no route from {local} to {remote}: {error} (also said if {local} is no address of this host)")
         });
         self.cache.store_route((local, remote), outcome.clone(), now);
         outcome

@@ -2,6 +2,7 @@
 //! that the engine has one path. Never looks past the UDP header.
 
 pub mod arena;
+pub mod bare;
 pub mod frame;
 pub mod headers;
 pub mod memory;

@@ -1,59 +1,50 @@
 //! Where the planner gets index rows from: the index file in production, plain memory in tests and benches.
 
-use std::collections::HashMap;
-
 use sluice_srtp::Ssrc;
 use sluice_srtp::key::KeyId;
 
+pub use crate::engine::index_store::Direction;
 use crate::engine::index_store::IndexHandle;
-
-/// Which way a key is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Packets to a peer.
-    Send,
-    /// Packets from a peer.
-    Receive,
-}
-
-/// Why there is no row.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IndexError {
-    /// Every row belongs to a stream in use.
-    #[error("all {0} index rows are in use; raise the capacity for streams")]
-    Full(usize),
-}
+use crate::index_file::store::{IndexStore, StoreError};
 
 /// Index rows by key, SSRC and direction.
 pub trait Indexes {
-    /// The row, made when there is none.
-    fn row(&mut self, key: KeyId, ssrc: Ssrc, direction: Direction) -> Result<IndexHandle, IndexError>;
+    /// The row, made when there is none; counts as in use until released.
+    fn row(&mut self, key: KeyId, ssrc: Ssrc, direction: Direction) -> Result<IndexHandle, StoreError>;
     /// Whether a row exists already.
     fn has_row(&self, key: KeyId, ssrc: Ssrc, direction: Direction) -> bool;
     /// Whether rows of this key were given up, so that a missing row proves nothing.
     fn lost_rows(&self, key: KeyId) -> bool;
-    /// The stream is gone; its row may be recycled when space is needed.
-    fn release(&mut self, key: KeyId, ssrc: Ssrc, direction: Direction);
+    /// The stream is gone and no worker holds its row; it may be recycled when space is needed.
+    fn release(&mut self, row: &IndexHandle);
+    /// A key was installed.
+    fn hold(&mut self, key: KeyId) -> Result<(), StoreError>;
+    /// A key is no longer installed.
+    fn let_go(&mut self, key: KeyId);
 }
 
-/// Rows in plain memory.
-#[derive(Debug, Default)]
-pub struct MemoryIndexes {
-    rows: HashMap<(KeyId, Ssrc, Direction), IndexHandle>,
-}
-
-impl Indexes for MemoryIndexes {
-    fn row(&mut self, key: KeyId, ssrc: Ssrc, direction: Direction) -> Result<IndexHandle, IndexError> {
-        Ok(self.rows.entry((key, ssrc, direction)).or_insert_with(IndexHandle::detached).clone())
+impl Indexes for IndexStore {
+    fn row(&mut self, key: KeyId, ssrc: Ssrc, direction: Direction) -> Result<IndexHandle, StoreError> {
+        self.get_or_create(key, ssrc, direction)
     }
 
     fn has_row(&self, key: KeyId, ssrc: Ssrc, direction: Direction) -> bool {
-        self.rows.contains_key(&(key, ssrc, direction))
+        self.get(key, ssrc, direction).is_some()
     }
 
-    fn lost_rows(&self, _: KeyId) -> bool {
-        false
+    fn lost_rows(&self, key: KeyId) -> bool {
+        self.key_lost_rows(key)
     }
 
-    fn release(&mut self, _: KeyId, _: Ssrc, _: Direction) {}
+    fn release(&mut self, row: &IndexHandle) {
+        IndexStore::release(self, row);
+    }
+
+    fn hold(&mut self, key: KeyId) -> Result<(), StoreError> {
+        self.hold_key(key)
+    }
+
+    fn let_go(&mut self, key: KeyId) {
+        self.release_key(key);
+    }
 }

@@ -6,10 +6,12 @@ use sluice_srtp::provider::{AnyProvider, Provider, ProviderError, ProviderKind};
 use sluice_table::protocol::Refused;
 use sluice_table::{Endpoint, LegKind, Limits, Name, Remote, Table};
 
-use super::indexes::{Indexes, MemoryIndexes};
+use super::indexes::Indexes;
 use super::planner::{Deps, Plan, Planner, PlannerConfig};
 use super::route::{FixedRoute, Routes};
 use crate::engine::{Capacity, Command, Engine};
+use crate::index_file::IndexFile;
+use crate::index_file::store::IndexStore;
 
 /// Limits that never police.
 pub const UNLIMITED: Limits = Limits {
@@ -21,7 +23,7 @@ pub const UNLIMITED: Limits = Limits {
 
 /// Workers without threads.
 #[derive(Debug)]
-pub struct Local<I = MemoryIndexes, R = FixedRoute> {
+pub struct Local<I = IndexStore, R = FixedRoute> {
     /// Plans commits.
     pub planner: Planner,
     /// The workers' engines, connected.
@@ -37,7 +39,11 @@ pub struct Local<I = MemoryIndexes, R = FixedRoute> {
 impl Local {
     /// `workers` engines with one provider kind and capacity each.
     pub fn new(kind: ProviderKind, workers: u8, capacity: Capacity) -> Result<Self, ProviderError> {
-        Local::with(kind, workers, capacity, MemoryIndexes::default(), FixedRoute::default())
+        let rows = (capacity.ingress + capacity.egress + capacity.legs) * usize::from(workers) * 2;
+        let unavailable = |error: String| ProviderError::Unavailable { kind, reason: error };
+        let file = IndexFile::anonymous(rows.max(16) as u32).map_err(|e| unavailable(e.to_string()))?;
+        let indexes = IndexStore::new(std::sync::Arc::new(file)).map_err(|e| unavailable(e.to_string()))?;
+        Local::with(kind, workers, capacity, indexes, FixedRoute::default())
     }
 }
 

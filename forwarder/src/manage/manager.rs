@@ -17,7 +17,7 @@ use super::router::Router;
 use crate::engine::Command;
 use crate::engine::event::Event as EngineEvent;
 use crate::engine::staged::Generation;
-use crate::hops::Hops;
+use crate::hops::{Hops, RESOLVE_AGAIN};
 use crate::worker::run::monotonic;
 use crate::worker::{Order, Reading, Report, WorkerHandle};
 
@@ -70,6 +70,7 @@ pub struct Manager {
     steered: HashMap<Name, (Name, SocketAddr)>,
     learning: BTreeSet<Name>,
     last_confirm: Instant,
+    last_resolve: Instant,
 }
 
 impl std::fmt::Debug for Manager {
@@ -109,6 +110,7 @@ impl Manager {
             steered: HashMap::new(),
             learning: BTreeSet::new(),
             last_confirm: Instant::now(),
+            last_resolve: Instant::now(),
         }
     }
 
@@ -353,14 +355,16 @@ impl Manager {
 
     /// Follows routes and neighbours: legs whose way out changed are prepared again.
     fn follow_routes(&mut self) {
-        let changed = self.hops.poll();
-        if self.last_confirm.elapsed() > Duration::from_secs(10) {
+        let mut changed = self.hops.poll();
+        if self.last_confirm.elapsed() > Duration::from_secs(1) {
             self.last_confirm = Instant::now();
-            self.hops.confirm(monotonic());
+            changed |= self.hops.confirm(monotonic());
         }
-        if !changed {
+        // A neighbour that nobody asks for is forgotten, and path MTUs change without a word.
+        if !changed && self.last_resolve.elapsed() < RESOLVE_AGAIN {
             return;
         }
+        self.last_resolve = Instant::now();
         let mut router = Router { hops: &mut self.hops, interfaces: self.endpoints.interfaces(), now: monotonic() };
         let moved = self.planner.moved(&mut router);
         if !moved.is_empty() {

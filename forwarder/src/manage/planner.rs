@@ -15,6 +15,7 @@ use super::indexes::{Direction, Indexes};
 use super::pool::Pool;
 use super::route::{Route, Routes};
 use crate::engine::Command;
+use crate::engine::index_store::IndexHandle;
 use crate::engine::police::Rate;
 use crate::engine::rows::{
     EgressConfig, ExtensionMap, IngressConfig, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
@@ -93,11 +94,14 @@ struct LegState {
     route: Option<Route>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct StreamSlot {
     worker: u8,
     slot: u32,
     list: u32,
+    /// The index row of this stream under this incarnation of its leg's key.
+    row: IndexHandle,
+    incarnation: u64,
 }
 
 /// Members of a list at a worker, and the storage the worker has for them.
@@ -317,13 +321,23 @@ impl Planner {
         self.incarnations
     }
 
-    fn keyed<C: Provider>(&mut self, key: Option<&MasterKey>, old: Option<Keyed>, crypto: &mut C) -> Option<Keyed> {
-        let key = key?;
-        let id = key.key_id();
-        match old {
-            Some(old) if old.id == id => Some(old),
-            _ => Some(Keyed { id, keys: Arc::new(crypto.expand(key)), incarnation: self.incarnation() }),
+    /// The expanded key: the old one if it is the same, with its streams' state, or a new one.
+    fn keyed<C: Provider>(
+        &mut self,
+        key: Option<&MasterKey>,
+        old: Option<Keyed>,
+        freed: &mut Freed,
+        deps: &mut Deps<'_, C>,
+    ) -> Result<Option<Keyed>, Refused> {
+        let id = key.map(MasterKey::key_id);
+        let same = |old: &Keyed| Some(old.id) == id && Some(old.keys.profile()) == key.map(MasterKey::profile);
+        if old.as_ref().is_some_and(same) {
+            return Ok(old);
         }
+        freed.keys.extend(old.map(|old| old.id));
+        let (Some(key), Some(id)) = (key, id) else { return Ok(None) };
+        deps.indexes.hold(id).map_err(no_row)?;
+        Ok(Some(Keyed { id, keys: Arc::new(deps.crypto.expand(key)), incarnation: self.incarnation() }))
     }
 
     #[allow(clippy::too_many_lines, reason = "one pass over the kinds, in order of reference")]
@@ -370,12 +384,12 @@ impl Planner {
             }
         }
 
-        self.remove_streams(&next, &mut plan, &mut freed, deps.indexes);
+        self.remove_streams(&next, &mut plan, &mut freed);
         self.remove_legs(&next, &mut plan, &mut freed);
-        self.put_legs(&next, &mut touched, &mut plan, deps)?;
-        self.put_ingress(&next, &touched, &mut plan, deps)?;
+        self.put_legs(&next, &mut touched, &mut plan, &mut freed, deps)?;
+        self.put_ingress(&next, &touched, &mut plan, &mut freed, deps)?;
         self.put_sources(&next, &mut plan)?;
-        self.put_egress(&next, &touched, &mut plan, deps)?;
+        self.put_egress(&next, &touched, &mut plan, &mut freed, deps)?;
         self.feed(&next, &mut plan);
 
         for (pool, slots) in freed.legs {
@@ -392,12 +406,15 @@ impl Planner {
             self.fed.remove(&list);
             self.list_ids.give(list);
         }
+        // Only the next plan can be given these rows, and it is made after this one was flipped.
+        freed.rows.iter().for_each(|row| deps.indexes.release(row));
+        freed.keys.iter().for_each(|key| deps.indexes.let_go(*key));
         self.table = next;
         self.generation = plan.generation;
         Ok(plan)
     }
 
-    fn remove_streams(&mut self, next: &Table, plan: &mut Plan, freed: &mut Freed, indexes: &mut dyn Indexes) {
+    fn remove_streams(&mut self, next: &Table, plan: &mut Plan, freed: &mut Freed) {
         let keep: HashSet<StreamId> = next.egress.values().map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone: Vec<StreamId> = self.egress.keys().filter(|id| !keep.contains(*id)).cloned().collect();
         for id in gone {
@@ -406,9 +423,7 @@ impl Planner {
             plan.sweep[usize::from(at.worker)].push(Command::SweepEgress(at.slot));
             self.room(at.list, at.worker).members -= 1;
             freed.egress.push((at.worker, at.slot));
-            if let Some(key) = self.legs.get(&id.0).and_then(|l| l.outbound.as_ref()) {
-                indexes.release(key.id, id.1, Direction::Send);
-            }
+            freed.rows.push(at.row);
         }
         let keep: HashSet<StreamId> = next.ingress.values().map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone: Vec<StreamId> = self.ingress.keys().filter(|id| !keep.contains(*id)).cloned().collect();
@@ -418,9 +433,7 @@ impl Planner {
             plan.sweep[usize::from(at.worker)].push(Command::SweepIngress(at.slot));
             freed.ingress.push((at.worker, at.slot));
             freed.lists.push(at.list);
-            if let Some(key) = self.legs.get(&id.0).and_then(|l| l.inbound.as_ref()) {
-                indexes.release(key.id, id.1, Direction::Receive);
-            }
+            freed.rows.push(at.row);
         }
     }
 
@@ -439,6 +452,7 @@ impl Planner {
             for ssrc in leg.listening {
                 plan.everywhere(|| Command::Listen { owner, endpoint: None, ssrc });
             }
+            freed.keys.extend([leg.inbound, leg.outbound].into_iter().flatten().map(|key| key.id));
             freed.legs.push((leg.worker, leg.slot));
         }
     }
@@ -448,6 +462,7 @@ impl Planner {
         next: &Table,
         touched: &mut Touched,
         plan: &mut Plan,
+        freed: &mut Freed,
         deps: &mut Deps<'_, C>,
     ) -> Result<(), Refused> {
         for (name, leg) in next.legs.iter().filter(|(name, _)| touched.legs.contains(*name)) {
@@ -457,8 +472,8 @@ impl Planner {
             };
             let before =
                 (state.inbound.as_ref().map(|k| k.incarnation), state.outbound.as_ref().map(|k| k.incarnation));
-            state.inbound = self.keyed(leg.inbound.as_ref(), state.inbound.take(), deps.crypto);
-            state.outbound = self.keyed(leg.outbound.as_ref(), state.outbound.take(), deps.crypto);
+            state.inbound = self.keyed(leg.inbound.as_ref(), state.inbound.take(), freed, deps)?;
+            state.outbound = self.keyed(leg.outbound.as_ref(), state.outbound.take(), freed, deps)?;
             let after = (state.inbound.as_ref().map(|k| k.incarnation), state.outbound.as_ref().map(|k| k.incarnation));
             if before != after {
                 touched.keyed.insert(name.clone());
@@ -540,51 +555,48 @@ impl Planner {
         next: &Table,
         touched: &Touched,
         plan: &mut Plan,
+        freed: &mut Freed,
         deps: &mut Deps<'_, C>,
     ) -> Result<(), Refused> {
         for (name, row) in &next.ingress {
             let id = (row.leg.clone(), row.ssrc);
-            let known = self.ingress.get(&id).copied();
+            let known = self.ingress.get(&id).cloned();
             if known.is_some() && !touched.ingress.contains(name) && !touched.keyed.contains(&row.leg) {
                 continue;
             }
             let leg = &self.legs[&row.leg];
-            let at = match known {
-                Some(at) => at,
+            let key = leg.inbound.as_ref().map(|k| (k.id, k.incarnation));
+            let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Receive, freed)?;
+            let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
+            let (worker, leg_slot) = (leg.worker, leg.slot);
+            let (slot, list) = match known {
+                Some(at) => (at.slot, at.list),
                 None => {
-                    let pool = &mut self.ingress_slots[usize::from(leg.worker)];
+                    let pool = &mut self.ingress_slots[usize::from(worker)];
                     let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
-                    let list = self
-                        .list_ids
-                        .take()
-                        .ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?;
-                    StreamSlot { worker: leg.worker, slot, list }
+                    let list = self.list_ids.take();
+                    (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
                 }
             };
-            let key = leg.inbound.as_ref();
-            let index = deps
-                .indexes
-                .row(key.map_or(KeyId([0; 16]), |k| k.id), row.ssrc, Direction::Receive)
-                .map_err(|e| Refused::new(Refusal::Capacity, e.to_string(), "raise the capacity and start again"))?;
             let limits = &next.legs[&row.leg].limits;
             let bits = match row.kind {
                 Kind::Audio => limits.audio_bits_per_second,
                 Kind::Video => limits.video_bits_per_second,
             };
             let config = IngressConfig {
-                leg: leg.slot,
+                leg: leg_slot,
                 ssrc: row.ssrc,
-                list: at.list,
+                list,
                 kind: row.kind,
                 payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
                 byte_rate: Rate::bits_per_second(bits, BURST),
-                resume: if key.is_some() { index.next() } else { 0 },
+                resume: index.next(),
                 index: index.pin(),
-                incarnation: key.map_or(1, |k| k.incarnation),
+                incarnation,
             };
-            self.ingress.insert(id, at);
-            plan.stage[usize::from(at.worker)].push(Command::Ingress { slot: at.slot, config: Some(config) });
-            plan.sweep[usize::from(at.worker)].push(Command::SweepIngress(at.slot));
+            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
+            plan.stage[usize::from(worker)].push(Command::Ingress { slot, config: Some(config) });
+            plan.sweep[usize::from(worker)].push(Command::SweepIngress(slot));
         }
         // A leg that still learns its address is found by its streams, which may be new.
         let learning: Vec<Name> =
@@ -645,11 +657,12 @@ impl Planner {
         next: &Table,
         touched: &Touched,
         plan: &mut Plan,
+        freed: &mut Freed,
         deps: &mut Deps<'_, C>,
     ) -> Result<(), Refused> {
         for (name, row) in &next.egress {
             let id = (row.leg.clone(), row.ssrc);
-            let known = self.egress.get(&id).copied();
+            let known = self.egress.get(&id).cloned();
             let (list, clock_rate, kind) = match (next.ingress.get(&row.source), self.sources.get(&row.source)) {
                 (Some(source), _) => {
                     (self.ingress[&(source.leg.clone(), source.ssrc)].list, source.clock_rate, source.kind)
@@ -660,31 +673,28 @@ impl Planner {
                 }
                 (None, None) => continue, // a learn rule that matched nothing yet
             };
-            let moved = known.is_some_and(|at| at.list != list);
+            let moved = known.as_ref().is_some_and(|at| at.list != list);
             if known.is_some() && !moved && !touched.egress.contains(name) && !touched.keyed.contains(&row.leg) {
                 continue;
             }
             let leg = &self.legs[&row.leg];
             let (worker, key) = (leg.worker, leg.outbound.as_ref().map(|k| (k.id, k.incarnation)));
             let leg_slot = leg.slot;
-            let slot = match known {
+            let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Send, freed)?;
+            let slot = match &known {
                 Some(at) => at.slot,
                 None => {
                     let pool = &mut self.egress_slots[usize::from(worker)];
                     pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
                 }
             };
-            if let Some(at) = known.filter(|at| at.list != list) {
+            if let Some(at) = known.as_ref().filter(|at| at.list != list) {
                 self.room(at.list, worker).members -= 1;
             }
-            if known.is_none_or(|at| at.list != list) {
+            if known.as_ref().is_none_or(|at| at.list != list) {
                 self.make_room(list, worker, false, plan);
             }
-            let (key_id, incarnation) = key.unwrap_or((KeyId([0; 16]), 1));
-            let index = deps
-                .indexes
-                .row(key_id, row.ssrc, Direction::Send)
-                .map_err(|e| Refused::new(Refusal::Capacity, e.to_string(), "raise the capacity and start again"))?;
+            let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
             let drawn = row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from);
             let used = index.next();
             let config = EgressConfig {
@@ -701,7 +711,7 @@ impl Planner {
                 index: index.pin(),
                 incarnation,
             };
-            self.egress.insert(id, StreamSlot { worker, slot, list });
+            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
             plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(config) });
             plan.sweep[usize::from(worker)].push(Command::SweepEgress(slot));
         }
@@ -828,6 +838,37 @@ struct Freed {
     ingress: Vec<(u8, u32)>,
     egress: Vec<(u8, u32)>,
     lists: Vec<u32>,
+    rows: Vec<IndexHandle>,
+    keys: Vec<KeyId>,
+}
+
+/// The row of a stream: the one it has, or another if the key changed. A plain leg's row outlives nothing.
+fn row_of(
+    indexes: &mut dyn Indexes,
+    known: Option<&StreamSlot>,
+    key: Option<(KeyId, u64)>,
+    ssrc: Ssrc,
+    direction: Direction,
+    freed: &mut Freed,
+) -> Result<IndexHandle, Refused> {
+    let (id, incarnation) = key.unwrap_or((KeyId([0; 16]), PLAIN));
+    if let Some(known) = known {
+        if known.incarnation == incarnation {
+            return Ok(known.row.clone());
+        }
+        freed.rows.push(known.row.clone());
+    }
+    if key.is_none() {
+        return Ok(IndexHandle::detached());
+    }
+    indexes.row(id, ssrc, direction).map_err(no_row)
+}
+
+/// The incarnation of streams on legs without keys.
+const PLAIN: u64 = 0x504c_4149_4e00_0001;
+
+fn no_row(error: crate::index_file::store::StoreError) -> Refused {
+    Refused::new(Refusal::Capacity, error.to_string(), "raise [capacity] and start the forwarder again")
 }
 
 fn full(what: &str, wanted: usize, size: usize) -> Refused {

@@ -39,6 +39,15 @@ impl WorkerPorts {
         self.xdp.iter_mut().flatten().map(Box::as_mut)
     }
 
+    /// Takes back the transmit frames that the kernel is done with.
+    #[inline]
+    pub fn reap(&mut self) {
+        for port in self.xdp.iter_mut().flatten() {
+            port.credit();
+        }
+        self.udp.credit();
+    }
+
     /// Publishes and wakes on all ports.
     pub fn flush(&mut self) {
         for port in self.xdp.iter_mut().flatten() {

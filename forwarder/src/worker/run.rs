@@ -86,6 +86,7 @@ impl Worker {
             let Some(orders) = self.carry_out_orders() else { break };
             let received = self.receive(now);
             self.engine.exchange(now);
+            self.ports.reap();
             let outcome = self.engine.send(now, &mut self.ports, STEP_FRAMES);
             self.ports.flush();
             self.report();

@@ -137,9 +137,9 @@ impl Steering {
             .map_err(|error| failed(format!("registering the socket of queue {queue}"), error))
     }
 
-    /// Stops giving packets of a queue to its socket; returns whether there was one.
-    pub fn unregister_socket(&mut self, queue: u32) -> Result<bool, SteeringError> {
-        removed(self.sockets.unset(queue), || format!("unregistering the socket of queue {queue}"))
+    /// Stops giving packets of a queue to a socket.
+    pub fn unregister_socket(&mut self, queue: u32) -> Result<(), SteeringError> {
+        removed(self.sockets.unset(queue), || format!("unregistering the socket of queue {queue}")).map(|_| ())
     }
 
     /// Packets per verdict since the program was loaded, summed over CPUs.

@@ -9,6 +9,7 @@ pub mod model;
 pub mod name;
 pub mod protocol;
 pub mod reason;
+pub mod store;
 pub mod validate;
 
 pub use describe::{Action, ChangeView, FieldChange};
@@ -19,4 +20,5 @@ pub use model::{
 pub use name::NameError;
 pub use reason::DropReason;
 pub use sluice_srtp::{Profile, Ssrc};
+pub use store::Store;
 pub use validate::Problem;

@@ -1,6 +1,7 @@
 //! Ports under test, each with a peer that sends and receives what a network would.
+#![allow(dead_code, reason = "each test file uses its part")]
 
-pub mod veth;
+pub(crate) mod veth;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -10,42 +11,42 @@ use sluice_forwarder::io::udp::{UdpOptions, bind_endpoint};
 use sluice_forwarder::io::{MemoryIo, PacketIo, PollMode, UdpIo};
 
 /// A port, its addresses and its peer.
-pub struct Rig {
-    pub name: &'static str,
-    pub port: Box<dyn PacketIo>,
-    pub peer: Box<dyn Peer>,
-    pub local: SocketAddr,
-    pub remote: SocketAddr,
-    pub vlan: Option<u16>,
+pub(crate) struct Rig {
+    pub(crate) name: &'static str,
+    pub(crate) port: Box<dyn PacketIo>,
+    pub(crate) peer: Box<dyn Peer>,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) vlan: Option<u16>,
     /// Frames of 900 bytes that are too many for the receive side.
-    pub overflow: usize,
+    pub(crate) overflow: usize,
 }
 
 impl Rig {
     /// Headers from the port to the peer.
-    pub fn outgoing(&self) -> Headers {
+    pub(crate) fn outgoing(&self) -> Headers {
         let headers = Headers::new(self.local, self.remote);
         Headers { vlan: self.vlan, mac_destination: veth::PEER_MAC, mac_source: veth::PORT_MAC, ..headers }
     }
 }
 
 /// The other end.
-pub trait Peer {
+pub(crate) trait Peer {
     /// Sends a payload to the port; whether it was queued.
     fn send(&mut self, payload: &[u8]) -> bool;
-    /// Visits what arrived until nothing comes for `quiet`; returns how many.
-    fn receive_all(&mut self, quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize;
+    /// Visits what arrived, until `limit` frames came or nothing for `quiet`; returns how many.
+    fn receive_all(&mut self, limit: usize, quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize;
 }
 
 /// A payload that looks like RTP and depends on its size and on `salt`.
-pub fn payload(size: usize, salt: u8) -> Vec<u8> {
+pub(crate) fn payload(size: usize, salt: u8) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..size).map(|at| (at * 31 + size * 7) as u8 ^ salt).collect();
     bytes[0] = 0x80;
     bytes
 }
 
 /// Runs `test` over every port, each in a thread of its own so that namespaces end with it.
-pub fn each_rig(test: fn(Rig)) {
+pub(crate) fn each_rig(test: fn(Rig)) {
     let v4: (SocketAddr, SocketAddr) = ("192.0.2.1:5004".parse().unwrap(), "192.0.2.2:6004".parse().unwrap());
     let v6: (SocketAddr, SocketAddr) = ("[2001:db8::1]:5004".parse().unwrap(), "[2001:db8::2]:6004".parse().unwrap());
     let makers: Vec<Box<dyn FnOnce() -> Option<Rig> + Send>> = vec![
@@ -73,7 +74,7 @@ pub fn each_rig(test: fn(Rig)) {
 }
 
 /// The frame that carries `payload` to the port.
-pub fn frame_to(local: SocketAddr, remote: SocketAddr, vlan: Option<u16>, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame_to(local: SocketAddr, remote: SocketAddr, vlan: Option<u16>, payload: &[u8]) -> Vec<u8> {
     let headers =
         Headers { vlan, mac_destination: veth::PORT_MAC, mac_source: veth::PEER_MAC, ..Headers::new(remote, local) };
     let mut frame = vec![0; headers.len() + payload.len()];
@@ -95,7 +96,7 @@ impl Peer for MemoryPeer {
         self.io.send(&frame_to(self.local, self.remote, self.vlan, payload))
     }
 
-    fn receive_all(&mut self, _quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize {
+    fn receive_all(&mut self, _limit: usize, _quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize {
         self.io.drain(|frame| {
             let (headers, range) = Headers::parse(frame).unwrap();
             visit(headers, &frame[range]);
@@ -119,12 +120,13 @@ impl Peer for SocketPeer {
         self.socket.send_to(payload, self.port).is_ok()
     }
 
-    fn receive_all(&mut self, quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize {
+    fn receive_all(&mut self, limit: usize, quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize {
         self.socket.set_nonblocking(quiet.is_zero()).unwrap();
         self.socket.set_read_timeout(Some(quiet.max(Duration::from_millis(1)))).unwrap();
         let local = self.socket.local_addr().unwrap();
         let (mut buffer, mut total) = ([0; 2048], 0);
-        while let Ok((len, source)) = self.socket.recv_from(&mut buffer) {
+        while total < limit {
+            let Ok((len, source)) = self.socket.recv_from(&mut buffer) else { break };
             visit(Headers::new(source, local), &buffer[..len]);
             total += 1;
         }

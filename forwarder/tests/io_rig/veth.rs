@@ -16,22 +16,21 @@ use sluice_forwarder::xdp::{Options, Steering};
 
 use super::{Peer, Rig, frame_to};
 
-pub const PORT: &str = "port0";
-pub const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(crate) const PORT: &str = "port0";
+pub(crate) const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 const PACKET_IGNORE_OUTGOING: i32 = 23;
 
 /// A veth pair; the calling thread is in the port's namespace from now on.
-pub struct Veth {
-    pub ifindex: u32,
-    pub peer: OwnedFd,
-    pub peer_index: u32,
+pub(crate) struct Veth {
+    pub(crate) ifindex: u32,
+    pub(crate) peer: OwnedFd,
 }
 
 /// Moves the thread into a namespace of its own and makes the pair. `None`, said on stderr, where that is not
 /// allowed and this is not CI.
-pub fn veth() -> Option<Veth> {
+pub(crate) fn veth() -> Option<Veth> {
     if let Err(error) = new_namespace() {
         assert!(std::env::var_os("CI").is_none(), "CI must allow network namespaces: {error}");
         eprintln!("skipped: a network namespace needs CAP_SYS_ADMIN: {error}");
@@ -48,7 +47,7 @@ pub fn veth() -> Option<Veth> {
         wait.recv().unwrap();
         run("ip link set peer0 up");
         let index = index_of(c"peer0");
-        (packet_socket(index), index)
+        packet_socket(index)
     });
     let id = thread.recv().unwrap();
     run(&format!("ip link set peer0 netns {id}"));
@@ -57,12 +56,12 @@ pub fn veth() -> Option<Veth> {
     run("ip -6 addr add 2001:db8::1/64 dev port0 nodad");
     run("ip link set port0 up");
     moved.send(()).unwrap();
-    let (peer, peer_index) = peer.join().unwrap();
-    Some(Veth { ifindex: index_of(c"port0"), peer, peer_index })
+    let peer = peer.join().unwrap();
+    Some(Veth { ifindex: index_of(c"port0"), peer })
 }
 
 /// The rig over `AF_XDP`, with the tuple known and the socket registered.
-pub fn rig(name: &'static str, (local, remote): (SocketAddr, SocketAddr), vlan: Option<u16>) -> Option<Rig> {
+pub(crate) fn rig(name: &'static str, (local, remote): (SocketAddr, SocketAddr), vlan: Option<u16>) -> Option<Rig> {
     let veth = veth()?;
     let mut steering = Steering::load(&Options::default()).unwrap();
     let mode = steering.attach(veth.ifindex).unwrap();
@@ -116,11 +115,11 @@ impl PacketIo for Attached {
 }
 
 /// Sends and receives whole frames at the far end of the pair.
-pub struct PacketPeer {
-    pub veth: Veth,
-    pub local: SocketAddr,
-    pub remote: SocketAddr,
-    pub vlan: Option<u16>,
+pub(crate) struct PacketPeer {
+    pub(crate) veth: Veth,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) vlan: Option<u16>,
 }
 
 impl Peer for PacketPeer {
@@ -131,9 +130,10 @@ impl Peer for PacketPeer {
         sent == frame.len() as isize
     }
 
-    fn receive_all(&mut self, quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize {
+    fn receive_all(&mut self, limit: usize, quiet: Duration, visit: &mut dyn FnMut(Headers, &[u8])) -> usize {
         let mut total = 0;
-        while let Some(frame) = receive_packet(&self.veth.peer, quiet) {
+        while total < limit {
+            let Some(frame) = receive_packet(&self.veth.peer, quiet) else { break };
             // The kernels of both namespaces talk too (neighbours, multicast groups).
             let Some((headers, range)) = Headers::parse(&frame) else { continue };
             if headers.destination == self.remote {
@@ -208,7 +208,7 @@ fn packet_socket(index: u32) -> OwnedFd {
     socket
 }
 
-fn new_namespace() -> io::Result<()> {
+pub(crate) fn new_namespace() -> io::Result<()> {
     // SAFETY: changes the namespace of this thread only.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -220,7 +220,7 @@ fn index_of(name: &std::ffi::CStr) -> u32 {
     index
 }
 
-fn run(command: &str) {
+pub(crate) fn run(command: &str) {
     let mut words = command.split_whitespace();
     let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
     assert!(status.success(), "{command}: {status}");

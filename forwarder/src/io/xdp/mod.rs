@@ -4,6 +4,8 @@
 pub mod bind;
 pub mod option;
 
+use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -26,10 +28,11 @@ const TX_BUDGET: u32 = 256;
 #[derive(Debug)]
 pub struct XdpIo {
     umem: Umem,
-    rx: RxQueue,
-    tx: TxQueue,
-    fill: FillQueue,
-    completion: CompQueue,
+    // The queues are dropped by hand: the socket closes with the last of them.
+    rx: ManuallyDrop<RxQueue>,
+    tx: ManuallyDrop<TxQueue>,
+    fill: ManuallyDrop<FillQueue>,
+    completion: ManuallyDrop<CompQueue>,
     /// Descriptors as they were created, by frame number.
     frames: Box<[FrameDesc]>,
     base: NonNull<u8>,
@@ -66,7 +69,7 @@ impl XdpIo {
             refused.push(Refused { step, reason: "the kernel bound the socket in copy mode".to_owned() });
             step = Step::CopyDriver;
         }
-        if let Err(error) = option::set_tx_budget(fd, TX_BUDGET) {
+        if let Err(error) = option::set_tx_budget(fd, TX_BUDGET.min(options.rings.tx)) {
             tracing::debug!(%error, "32 frames per transmit system call: XDP_MAX_TX_SKB_BUDGET is missing");
         }
         let mut drives_driver = false;
@@ -92,10 +95,10 @@ impl XdpIo {
         }
         Ok(XdpIo {
             umem,
-            rx,
-            tx,
-            fill,
-            completion,
+            rx: ManuallyDrop::new(rx),
+            tx: ManuallyDrop::new(tx),
+            fill: ManuallyDrop::new(fill),
+            completion: ManuallyDrop::new(completion),
             scratch: Box::new([frames[0]; BURST]),
             frames: frames.into_boxed_slice(),
             base,
@@ -324,11 +327,30 @@ impl PacketIo for XdpIo {
 
 impl Drop for XdpIo {
     fn drop(&mut self) {
-        if !self.ledger.is_settled() {
+        let settled = self.ledger.is_settled();
+        if !settled {
             tracing::error!(ledger = ?self.ledger, "AF_XDP port closed with frames out; their memory is kept");
             std::mem::forget(self.umem.clone());
         }
+        // SAFETY: each is dropped once, here, and not used again.
+        unsafe {
+            ManuallyDrop::drop(&mut self.rx);
+            ManuallyDrop::drop(&mut self.tx);
+            ManuallyDrop::drop(&mut self.fill);
+            ManuallyDrop::drop(&mut self.completion);
+        }
+        if !settled {
+            release_queue(self.fd);
+        }
     }
+}
+
+/// The UMEM that was leaked owns the socket's descriptor too. Putting another file in its place lets the kernel
+/// release the queue; the memory stays mapped.
+fn release_queue(fd: RawFd) {
+    let Ok(null) = File::open("/dev/null") else { return };
+    // SAFETY: `fd` belongs to the leaked UMEM, which never closes it.
+    unsafe { libc::dup3(null.as_raw_fd(), fd, libc::O_CLOEXEC) };
 }
 
 /// The first byte of the UMEM.

@@ -16,8 +16,32 @@ use crate::model::{
 pub struct KeyView {
     /// Its profile.
     pub profile: Profile,
-    /// Its fingerprint; in JSON the number, printed as 8 hex digits.
+    /// Its fingerprint; 8 hex digits in JSON.
+    #[serde(with = "hex")]
     pub fingerprint: Fingerprint,
+}
+
+/// A fingerprint as people see it everywhere, and as its number on the wire.
+mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use sluice_srtp::key::Fingerprint;
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    pub(super) fn serialize<S: Serializer>(fingerprint: &Fingerprint, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return serializer.collect_str(fingerprint);
+        }
+        fingerprint.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fingerprint, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            return u32::from_str_radix(&text, 16).map(Fingerprint).map_err(D::Error::custom);
+        }
+        Fingerprint::deserialize(deserializer)
+    }
 }
 
 impl From<&MasterKey> for KeyView {
