@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_quiet_run_counts() {
-        let usage = Usage::between(&reading(0, 0, 0, 1_000), &reading(2_000_000_000, 1_990_000_000, 500_000_000, 1_252));
+        let usage =
+            Usage::between(&reading(0, 0, 0, 1_000), &reading(2_000_000_000, 1_990_000_000, 500_000_000, 1_252));
         assert_eq!(usage.verdict(), None);
         assert!((usage.foreign_cpu_s - 0.03).abs() < 1e-9 && (usage.target_cpu_s - 0.5).abs() < 1e-9);
     }

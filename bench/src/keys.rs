@@ -104,6 +104,9 @@ pub(crate) struct Stream {
 pub(crate) struct Publisher {
     /// Where it sends from.
     pub(crate) local: SocketAddr,
+    /// Where it sends to, if not to the session's forwarder address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<SocketAddr>,
     /// Its key; `None` for plain RTP.
     pub(crate) key: Option<KeyText>,
     /// Its streams. A stream's number in stamps counts through the whole session.
@@ -243,7 +246,12 @@ impl Arguments {
         let mut key = || self.profile.0.map(|profile| KeyText::draw(profile, &mut random));
         let at = |number: u16| SocketAddr::new(self.peer, self.port.wrapping_add(number));
         let publishers = (0..self.publishers)
-            .map(|n| Publisher { local: at(n), key: key(), streams: vec![stream(self.kind, u32::from(n), 1)] })
+            .map(|n| Publisher {
+                local: at(n),
+                to: None,
+                key: key(),
+                streams: vec![stream(self.kind, u32::from(n), 1)],
+            })
             .collect();
         let expects: Vec<(u32, u32)> = (0..u32::from(self.publishers)).map(|n| (0x2000_0000 + n, n)).collect();
         let receivers = (0..self.receivers)

@@ -63,13 +63,14 @@ pub(crate) struct Schedule {
     streams: Vec<Stream>,
     /// (due time, stream).
     heap: BinaryHeap<Reverse<(u64, u32)>>,
-    interval: f64,
 }
 
 #[derive(Debug)]
 struct Stream {
     random: Random,
     phase: u64,
+    /// Nanoseconds between packets of [`Shape::Constant`].
+    interval: f64,
     /// Packets (audio, constant) or frames (video) so far.
     count: u64,
     /// Bytes left of the current frame.
@@ -81,7 +82,7 @@ impl Schedule {
     pub(crate) fn new(plan: Plan, streams: u32) -> Schedule {
         let streams = streams.max(1);
         let interval = f64::from(streams) * SECOND as f64 / plan.rate.max(1e-3);
-        let mut schedule = Schedule { plan, streams: Vec::new(), heap: BinaryHeap::new(), interval };
+        let mut schedule = Schedule { plan, streams: Vec::new(), heap: BinaryHeap::new() };
         for number in 0..streams {
             let mut random = Random::new(plan.seed, u64::from(number) + 1);
             let phase = match plan.shape {
@@ -90,9 +91,19 @@ impl Schedule {
                 Shape::Video => random.below(SECOND / FRAMES_PER_SECOND),
             };
             schedule.heap.push(Reverse((phase, number)));
-            schedule.streams.push(Stream { random, phase, count: 0, left: 0 });
+            schedule.streams.push(Stream { random, phase, interval, count: 0, left: 0 });
         }
         schedule
+    }
+
+    /// Adds a stream with `rate` packets per second of its own; only for [`Shape::Constant`].
+    pub(crate) fn with_probe(mut self, rate: f64) -> Schedule {
+        let number = self.streams.len() as u32;
+        let interval = SECOND as f64 / rate.max(1e-3);
+        let random = Random::new(self.plan.seed, u64::from(number) + 1);
+        self.heap.push(Reverse((interval as u64 / 2, number)));
+        self.streams.push(Stream { random, phase: interval as u64 / 2, interval, count: 0, left: 0 });
+        self
     }
 
     /// When the next packet is due, in nanoseconds after the start.
@@ -110,7 +121,7 @@ impl Schedule {
         let (due, next) = match self.plan.shape {
             Shape::Constant => {
                 stream.count += 1;
-                let next = stream.phase + (stream.count as f64 * self.interval) as u64;
+                let next = stream.phase + (stream.count as f64 * stream.interval) as u64;
                 let timestamp = (u128::from(at) * 90_000 / u128::from(SECOND)) as u32;
                 (Due { at, stream: number, len: self.plan.payload, marker: true, timestamp }, next)
             }
@@ -191,6 +202,14 @@ mod tests {
         let mut schedule = Schedule::new(Plan { rate: 333_333.0, ..plan(Shape::Constant) }, 1);
         let last = (0..1_000_001).filter_map(|_| schedule.pop_now()).last().unwrap();
         assert!(last.at.abs_diff(3_000_003_000) < 10, "{}", last.at);
+    }
+
+    #[test]
+    fn a_probe_has_its_own_rate() {
+        let mut schedule = Schedule::new(Plan { rate: 10_000.0, ..plan(Shape::Constant) }, 2).with_probe(100.0);
+        let dues: Vec<Due> = std::iter::from_fn(|| schedule.pop(SECOND - 1)).collect();
+        let of = |stream| dues.iter().filter(|due| due.stream == stream).count();
+        assert_eq!([of(0), of(1), of(2)], [5_000, 5_000, 100]);
     }
 
     #[test]

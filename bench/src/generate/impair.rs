@@ -151,14 +151,8 @@ mod tests {
 
     #[test]
     fn fates_follow_the_settings_and_the_seed() {
-        let settings = Impairment {
-            loss: 0.1,
-            duplicate: 0.05,
-            reorder: 0.02,
-            reorder_ms: 5.0,
-            delay_ms: 1.0,
-            jitter_ms: 0.5,
-        };
+        let settings =
+            Impairment { loss: 0.1, duplicate: 0.05, reorder: 0.02, reorder_ms: 5.0, delay_ms: 1.0, jitter_ms: 0.5 };
         let run = |seed| {
             let mut impairer = Impairer::new(settings, seed);
             let fates: Vec<Fate> = (0..20_000).map(|_| impairer.decide()).collect();

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sluice_forwarder::io::{BURST, PacketIo, TxFrame};
 use sluice_forwarder::wire::template::{Hop, Template};
 use sluice_srtp::job::SealJob;
-use sluice_srtp::{AnyProvider, PacketIndex, Profile, Provider as _, Seq, SendIndex, SentWindow, SessionKeys, Ssrc};
+use sluice_srtp::{AnyProvider, PacketIndex, Profile, Provider as _, SendIndex, SentWindow, Seq, SessionKeys, Ssrc};
 
 use super::impair::{Fate, Impaired, Impairer};
 use crate::error::BenchError;
@@ -83,8 +83,9 @@ impl<I: PacketIo> Sender<I> {
         let (mut publishers, mut streams) = (Vec::new(), Vec::new());
         for (number, one) in session.publishers.iter().enumerate() {
             let keys = one.key.as_ref().map(|key| Ok::<_, BenchError>(provider.expand(&key.master()?))).transpose()?;
-            let template = Template::new(hop(number), one.local, session.forwarder).ok_or_else(|| BenchError::Refused {
-                what: format!("addressing {} from {}", session.forwarder, one.local),
+            let to = one.to.unwrap_or(session.forwarder);
+            let template = Template::new(hop(number), one.local, to).ok_or_else(|| BenchError::Refused {
+                what: format!("addressing {to} from {}", one.local),
                 why: "one is IPv4 and the other IPv6".to_owned(),
             })?;
             publishers.push(Publisher { keys, template });
@@ -259,7 +260,16 @@ impl<I: PacketIo> Sender<I> {
     /// Totals so far. What a kernel socket refused counts as not sent.
     pub(crate) fn sent(&mut self) -> Sent {
         let failed = self.io.counters().tx_failed;
-        Sent { packets: self.sent.packets - failed.min(self.sent.packets), unsent: self.sent.unsent + failed, ..self.sent }
+        Sent {
+            packets: self.sent.packets - failed.min(self.sent.packets),
+            unsent: self.sent.unsent + failed,
+            ..self.sent
+        }
+    }
+
+    /// Packets made so far of each stream.
+    pub(crate) fn made(&self) -> impl Iterator<Item = u64> + '_ {
+        self.streams.iter().map(|stream| stream.sequence)
     }
 
     /// What was done to packets on purpose.

@@ -20,6 +20,7 @@ fn session(profile: Option<Profile>, first_sequence: u16) -> Session {
     let publishers = (0..2)
         .map(|n| Sends {
             local: format!("10.0.0.2:{}", 1000 + n).parse().unwrap(),
+            to: None,
             key: profile.map(|profile| KeyText::draw(profile, &mut random)),
             streams: vec![stream(Kind::Video, n, first_sequence)],
         })

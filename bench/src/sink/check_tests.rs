@@ -1,5 +1,5 @@
 use sluice_srtp::job::SealJob;
-use sluice_srtp::{PacketIndex, Seq, SentWindow, Ssrc};
+use sluice_srtp::{PacketIndex, SentWindow, Seq, Ssrc};
 
 use super::*;
 use crate::generate::provider;
@@ -17,6 +17,7 @@ fn session(profile: Option<Profile>) -> Session {
         forwarder: "10.0.0.1:5004".parse().unwrap(),
         publishers: vec![Publisher {
             local: "10.0.0.2:1000".parse().unwrap(),
+            to: None,
             key: key(),
             streams: vec![stream(Kind::Video, 0, 1)],
         }],
