@@ -361,7 +361,7 @@ impl Manager {
             changed |= self.hops.confirm(monotonic());
         }
         // A neighbour that nobody asks for is forgotten, and path MTUs change without a word.
-        if !changed && self.last_resolve.elapsed() < RESOLVE_AGAIN {
+        if !changed && self.last_resolve.elapsed() < Duration::from_nanos(RESOLVE_AGAIN.0) {
             return;
         }
         self.last_resolve = Instant::now();
