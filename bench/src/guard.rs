@@ -13,7 +13,7 @@ use crate::clock;
 pub(crate) const MIN_GENERATOR_CPU: f64 = 0.97;
 /// CPU seconds of others in a run of up to 2 s; longer runs get proportionally more.
 pub(crate) const MAX_FOREIGN_CPU: f64 = 0.2;
-/// Length a clock tick of `/proc/stat` has, in seconds (USER_HZ is 100 on Linux).
+/// Length a clock tick of `/proc/stat` has, in seconds (`USER_HZ` is 100 on Linux).
 const TICK: f64 = 0.01;
 
 /// Readings at one moment.
@@ -26,7 +26,7 @@ pub(crate) struct Reading {
     /// CPU time of the process under test, with what its core's `ksoftirqd` did.
     pub(crate) target: u64,
     /// Busy ticks of every CPU.
-    busy: u64,
+    pub(crate) busy: u64,
 }
 
 impl Reading {

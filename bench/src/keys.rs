@@ -54,12 +54,12 @@ impl KeyText {
     /// A key from a seed.
     pub(crate) fn draw(profile: Profile, random: &mut Random) -> KeyText {
         let bytes = random.bytes(profile.key_len() + profile.salt_len());
-        KeyText { profile, hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() }
+        KeyText { profile, hex: hex(&bytes) }
     }
 
     /// A key from its bytes.
     pub(crate) fn from_bytes(profile: Profile, bytes: &[u8]) -> KeyText {
-        KeyText { profile, hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() }
+        KeyText { profile, hex: hex(bytes) }
     }
 
     /// Key and salt; `None` if the text is not hex.
@@ -84,6 +84,14 @@ impl fmt::Debug for KeyText {
         let fingerprint = self.master().map(|key| key.fingerprint().to_string()).unwrap_or_default();
         write!(f, "KeyText({}, {fingerprint})", self.profile.name())
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 /// A stream that a publisher sends.

@@ -55,7 +55,9 @@ impl Value {
             Value::Number(number) => into.extend_from_slice(format!("i{number}e").as_bytes()),
             Value::List(values) => {
                 into.push(b'l');
-                values.iter().for_each(|value| value.encode(into));
+                for value in values {
+                    value.encode(into);
+                }
                 into.push(b'e');
             }
             Value::Dictionary(map) => {

@@ -282,8 +282,8 @@ fn report(arguments: &Arguments, io: Target, trials: &[Counted], discarded: Vec<
         forwarder_cpu: of(&|trial| trial.forwarder_cpu),
         generator_cpu: of(&|trial| trial.usage.generator_cpu),
         foreign_cpu_s: of(&|trial| trial.usage.foreign_cpu_s),
-        latency_us: medians(trials.iter().filter_map(|(trial, _)| trial.latency_us).collect()),
-        generator_late_us: medians(trials.iter().filter_map(|(trial, _)| trial.generator_late_us).collect()),
+        latency_us: medians(&trials.iter().filter_map(|(trial, _)| trial.latency_us).collect::<Vec<_>>()),
+        generator_late_us: medians(&trials.iter().filter_map(|(trial, _)| trial.generator_late_us).collect::<Vec<_>>()),
         sink: last.map(|(trial, _)| trial.sink.clone()),
         drops: last.map(|(_, drops)| drops.clone()).unwrap_or_default(),
         egress_range: [rates.clone().fold(f64::INFINITY, f64::min), rates.fold(0.0, f64::max)],
@@ -292,7 +292,7 @@ fn report(arguments: &Arguments, io: Target, trials: &[Counted], discarded: Vec<
 }
 
 /// The median of each percentile.
-fn medians(all: Vec<Percentiles>) -> Option<Percentiles> {
+fn medians(all: &[Percentiles]) -> Option<Percentiles> {
     let of = |value: &dyn Fn(&Percentiles) -> f64| median(all.iter().map(value).collect());
     (!all.is_empty()).then(|| Percentiles {
         count: all.iter().map(|one| one.count).sum(),

@@ -61,7 +61,7 @@ impl Net {
         let made = !(exists(PEER) && exists(SFU));
         let mut net = Net { made, _lock: lock, peer_mac: [0; 6], sfu_mac: [0; 6] };
         if made {
-            net.make()?;
+            make()?;
         }
         command(&["netns", "exec", SFU, "ethtool", "-L", SFU_DEVICE, "rx", &workers.to_string()])
             .or_else(|error| if workers == 1 { Ok(()) } else { Err(error) })?;
@@ -70,53 +70,53 @@ impl Net {
         Ok(net)
     }
 
-    fn make(&self) -> Result<(), BenchError> {
-        remove();
-        let queues = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut script = String::new();
-        for name in [PEER, SFU] {
-            let _ = writeln!(script, "netns add {name}");
-        }
-        let _ = writeln!(
-            script,
-            "link add {SFU_DEVICE} netns {SFU} numrxqueues {queues} numtxqueues {queues} type veth \
-             peer name {PEER_DEVICE} netns {PEER} numrxqueues {queues} numtxqueues {queues}"
-        );
-        batch(None, &script)?;
-        for (name, device, address) in [(SFU, SFU_DEVICE, MEDIA.ip()), (PEER, PEER_DEVICE, PEER_IP)] {
-            for scope in ["all", "default"] {
-                let key = format!("net.ipv6.conf.{scope}.disable_ipv6=1");
-                // Without IPv6 nothing unasked is sent; a kernel without it needs no telling.
-                let _ = command(&["netns", "exec", name, "sysctl", "-qw", &key]);
-            }
-            batch(Some(name), &format!("addr add {address}/24 dev {device}\nlink set lo up\nlink set {device} up\n"))?;
-            // Without these a frame reaches XDP with its checksum not filled in, or several packets as one.
-            for feature in ["tx", "rx", "sg", "tso", "gso", "gro", "tx-udp-segmentation"] {
-                let _ = command(&["netns", "exec", name, "ethtool", "-K", device, feature, "off"]);
-            }
-            let _ = command(&["netns", "exec", name, "ethtool", "-L", device, "rx", "1", "tx", "1"]);
-        }
-        // Everybody knows everybody from the start: no first packet waits for ARP.
-        let mut script = format!("route add 10.78.1.0/24 dev {SFU_DEVICE}\n");
-        for number in 0..FREE {
-            let nobody = text(NOBODY);
-            let ip = free_receiver(number).ip();
-            let _ = writeln!(script, "neigh add {ip} lladdr {nobody} nud permanent dev {SFU_DEVICE}");
-        }
-        let peer = text(mac(PEER, PEER_DEVICE)?);
-        let _ = writeln!(script, "neigh replace {PEER_IP} lladdr {peer} nud permanent dev {SFU_DEVICE}");
-        batch(Some(SFU), &script)?;
-        let sfu = text(mac(SFU, SFU_DEVICE)?);
-        let script = format!("neigh replace {} lladdr {sfu} nud permanent dev {PEER_DEVICE}\n", MEDIA.ip());
-        batch(Some(PEER), &script)
-    }
-
     /// How frames from the generator to the forwarder leave. With `nobody` what comes back by swapped addresses is
     /// counted and dropped.
     pub(crate) fn hop(&self, nobody: bool) -> Hop {
         let source_mac = if nobody { NOBODY } else { self.peer_mac };
         Hop { source_mac, destination_mac: self.sfu_mac, vlan: None }
     }
+}
+
+fn make() -> Result<(), BenchError> {
+    remove();
+    let queues = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut script = String::new();
+    for name in [PEER, SFU] {
+        let _ = writeln!(script, "netns add {name}");
+    }
+    let _ = writeln!(
+        script,
+        "link add {SFU_DEVICE} netns {SFU} numrxqueues {queues} numtxqueues {queues} type veth \
+         peer name {PEER_DEVICE} netns {PEER} numrxqueues {queues} numtxqueues {queues}"
+    );
+    batch(None, &script)?;
+    for (name, device, address) in [(SFU, SFU_DEVICE, MEDIA.ip()), (PEER, PEER_DEVICE, PEER_IP)] {
+        for scope in ["all", "default"] {
+            let key = format!("net.ipv6.conf.{scope}.disable_ipv6=1");
+            // Without IPv6 nothing unasked is sent; a kernel without it needs no telling.
+            let _ = command(&["netns", "exec", name, "sysctl", "-qw", &key]);
+        }
+        batch(Some(name), &format!("addr add {address}/24 dev {device}\nlink set lo up\nlink set {device} up\n"))?;
+        // Without these a frame reaches XDP with its checksum not filled in, or several packets as one.
+        for feature in ["tx", "rx", "sg", "tso", "gso", "gro", "tx-udp-segmentation"] {
+            let _ = command(&["netns", "exec", name, "ethtool", "-K", device, feature, "off"]);
+        }
+        let _ = command(&["netns", "exec", name, "ethtool", "-L", device, "rx", "1", "tx", "1"]);
+    }
+    // Everybody knows everybody from the start: no first packet waits for ARP.
+    let mut script = format!("route add 10.78.1.0/24 dev {SFU_DEVICE}\n");
+    for number in 0..FREE {
+        let nobody = text(NOBODY);
+        let ip = free_receiver(number).ip();
+        let _ = writeln!(script, "neigh add {ip} lladdr {nobody} nud permanent dev {SFU_DEVICE}");
+    }
+    let peer = text(mac(PEER, PEER_DEVICE)?);
+    let _ = writeln!(script, "neigh replace {PEER_IP} lladdr {peer} nud permanent dev {SFU_DEVICE}");
+    batch(Some(SFU), &script)?;
+    let sfu = text(mac(SFU, SFU_DEVICE)?);
+    let script = format!("neigh replace {} lladdr {sfu} nud permanent dev {PEER_DEVICE}\n", MEDIA.ip());
+    batch(Some(PEER), &script)
 }
 
 impl Drop for Net {

@@ -123,14 +123,15 @@ fn forwarder(
     let legs = (cast.session.publishers.len() + cast.session.receivers.len()).max(1_024);
     let streams = cast.session.receivers.len().max(1_024);
     let config = format!(
-        "workers = {}\nio = \"{}\"\npolling = \"{}\"\nprovider = \"{}\"\nsegmentation = {}\nsocket = {:?}\nstate = {state:?}\n\
+        "workers = {}\nio = \"{}\"\npolling = \"{}\"\nprovider = \"{}\"\nsegmentation = {}\nsocket = \"{}\"\nstate = \"{}\"\n\
          [capacity]\nlegs = {legs}\ningress = {streams}\negress = {streams}\n",
         arguments.workers,
         if target == Target::Xdp { "xdp" } else { "udp" },
         arguments.polling.name(),
         arguments.provider,
         target == Target::UdpGso,
-        socket(directory.path()),
+        socket(directory.path()).display(),
+        state.display(),
     );
     std::fs::write(&path, config).map_err(BenchError::system(what))?;
     let mut command = inside(directory.path(), arguments.workers == 1)?;

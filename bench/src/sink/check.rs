@@ -8,7 +8,7 @@ use sluice_forwarder::wire::frame::{Class, classify};
 use sluice_forwarder::wire::rtp;
 use sluice_srtp::job::{OpenError, OpenJob};
 use sluice_srtp::replay::{Receiver as Window, ReplayError};
-use sluice_srtp::{AnyProvider, Profile, Provider as _, SessionKeys};
+use sluice_srtp::{AnyProvider, PacketIndex, Profile, Provider as _, SessionKeys};
 
 use crate::error::BenchError;
 use crate::keys::Session;
@@ -159,7 +159,7 @@ impl Checker {
                 Some(&self.out[..len])
             }
         };
-        let highest = stream.window.highest().map_or(0, |highest| highest.as_u64());
+        let highest = stream.window.highest().map_or(0, PacketIndex::as_u64);
         if stream.first.is_some() && index.as_u64() < highest {
             self.totals.reordered += 1;
         }

@@ -76,7 +76,12 @@ pub(crate) enum Source {
         offset: i64,
     },
     /// AF_XDP; the time of the poll counts. The program stays attached while this lives.
-    Xdp(Box<XdpIo>, Steering),
+    Xdp {
+        /// The socket.
+        port: Box<XdpIo>,
+        /// Held, not used.
+        _steering: Box<Steering>,
+    },
 }
 
 impl std::fmt::Debug for Source {
@@ -112,7 +117,7 @@ impl Source {
             tuple.map_err(BenchError::refused(what.clone()))?;
         }
         steering.register_socket(0, port.fd()).map_err(BenchError::refused(what))?;
-        Ok(Source::Xdp(Box::new(port), steering))
+        Ok(Source::Xdp { port: Box::new(port), _steering: Box::new(steering) })
     }
 
     /// Gives what has arrived to the checker; returns how many packets. Never waits.
@@ -127,7 +132,7 @@ impl Source {
                     })
                 })
                 .sum(),
-            Source::Xdp(port, _) => {
+            Source::Xdp { port, .. } => {
                 let mut burst = RxBurst::new();
                 let got = port.receive(&mut burst);
                 let now = clock::monotonic();
@@ -168,6 +173,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
         }
     };
     let mut checker = Checker::new(&session, provider(&arguments.provider)?, arguments.check)?;
+    // Whoever starts the generator may wait for this line.
+    eprintln!("sluice-bench: receiving");
     let end = clock::monotonic() + (arguments.seconds * SECOND as f64) as u64;
     let quiet = (arguments.quiet * SECOND as f64) as u64;
     let (mut first, mut last, mut adjusted) = (None, 0, clock::monotonic());

@@ -150,7 +150,7 @@ mod tests {
             // A millisecond of slack for the offset.
             assert!(at + 1_000_000 >= before && at <= after + 1_000_000, "{before} {at} {after}");
         }
-        assert_eq!(sink.receive(1, |..| ()), 0);
+        assert_eq!(sink.receive(1, |_, _, _| ()), 0);
     }
 
     #[test]
