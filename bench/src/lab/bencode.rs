@@ -24,11 +24,6 @@ impl Value {
         Value::Text(text.as_bytes().to_vec())
     }
 
-    /// A list of strings.
-    pub(crate) fn texts(texts: &[&str]) -> Value {
-        Value::List(texts.iter().map(|text| Value::text(text)).collect())
-    }
-
     /// A dictionary.
     pub(crate) fn dictionary(pairs: &[(&str, Value)]) -> Value {
         Value::Dictionary(pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.clone())).collect())
@@ -124,7 +119,7 @@ mod tests {
     fn values_round_trip() {
         let value = Value::dictionary(&[
             ("sdp", Value::text("v=0\r\n")),
-            ("flags", Value::texts(&["a", ""])),
+            ("flags", Value::List(vec![Value::text("a"), Value::text("")])),
             ("n", Value::Number(-7)),
         ]);
         let mut bytes = Vec::new();
