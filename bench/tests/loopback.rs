@@ -26,9 +26,9 @@ impl Drop for Ends {
 }
 
 /// A port with enough free ones behind it, for the forwarder and everybody else.
-fn free_ports() -> u16 {
+fn free_ports(from: u16) -> u16 {
     let free = |base: u16| (base..=base + PUBLISHERS + RECEIVERS).all(|p| UdpSocket::bind(("127.0.0.1", p)).is_ok());
-    (21_000..60_000).step_by(10).find(|base| free(*base)).expect("free ports")
+    (from..from + 10_000).step_by(10).find(|base| free(*base)).expect("free ports")
 }
 
 fn start_forwarder(directory: &Path, table: &Path) -> Ends {
@@ -55,11 +55,21 @@ fn start_forwarder(directory: &Path, table: &Path) -> Ends {
     child
 }
 
-fn run(profile: &str, impairments: &[&str]) -> (serde_json::Value, serde_json::Value) {
+/// Copies that the forwarder left out because they came before what it took for the stream's first packet.
+fn too_late(directory: &Path) -> u64 {
+    let mut client =
+        Client::connect(&directory.join("table.sock"), Role::Table, Some(Duration::from_secs(10))).unwrap();
+    let Ok(Response::Counters(groups)) = client.call(Request::Counters) else { panic!("no counters") };
+    let drops = groups.into_iter().filter(|group| group.group == "drops").flat_map(|group| group.counters);
+    drops.filter(|(name, _)| name == "late_packet").map(|(_, count)| count).sum()
+}
+
+/// What the generator says, what the sink says, and what the forwarder left out.
+fn run(ports: u16, profile: &str, impairments: &[&str]) -> (serde_json::Value, serde_json::Value, u64) {
     // On tmpfs, where the forwarder keeps its indexes.
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let (session, table) = (directory.path().join("session.json"), directory.path().join("table.toml"));
-    let base = free_ports();
+    let base = free_ports(ports);
     let made = bench()
         .args(["session", "--profile", profile, "--peer", "127.0.0.1", "--interface", "lo"])
         .args(["--publishers", &PUBLISHERS.to_string(), "--receivers", &RECEIVERS.to_string()])
@@ -88,7 +98,8 @@ fn run(profile: &str, impairments: &[&str]) -> (serde_json::Value, serde_json::V
         .args(impairments)
         .output()
         .unwrap();
-    (json(&sent), json(&sink.wait_with_output().unwrap()))
+    let got = json(&sink.wait_with_output().unwrap());
+    (json(&sent), got, too_late(directory.path()))
 }
 
 fn count(value: &serde_json::Value, key: &str) -> u64 {
@@ -98,13 +109,13 @@ fn count(value: &serde_json::Value, key: &str) -> u64 {
 #[test]
 fn receivers_see_what_the_network_did() {
     let bad = ["--loss", "0.05", "--duplicate", "0.05", "--reorder", "0.05", "--jitter-ms", "0.2", "--seed", "5"];
-    let (sent, got) = run("aes256-gcm", &bad);
+    let (sent, got, late) = run(21_000, "aes256-gcm", &bad);
     let impaired = &sent["impaired"];
     assert!(count(impaired, "lost") > 0 && count(impaired, "duplicated") > 0 && count(impaired, "reordered") > 0);
     let unique = count(&sent, "sent") - count(impaired, "duplicated");
     let copies = u64::from(RECEIVERS);
-    assert_eq!(count(&got, "packets"), unique * copies, "{sent}\n{got}");
-    assert_eq!(count(&got, "opened"), unique * copies, "{got}");
+    assert_eq!(count(&got, "packets") + late, unique * copies, "{sent}\n{got}");
+    assert_eq!(count(&got, "opened"), count(&got, "packets"), "{got}");
     for never in ["bad_tag", "duplicates", "foreign", "shifted", "unknown", "malformed", "too_old"] {
         assert_eq!(count(&got, never), 0, "{never}: {got}");
     }
@@ -117,7 +128,8 @@ fn receivers_see_what_the_network_did() {
 
 #[test]
 fn plain_rtp_goes_through_too() {
-    let (sent, got) = run("plain", &[]);
+    let (sent, got, late) = run(31_000, "plain", &[]);
+    assert_eq!(late, 0);
     assert_eq!(count(&got, "packets"), count(&sent, "sent") * u64::from(RECEIVERS), "{sent}\n{got}");
     assert_eq!((count(&got, "lost"), count(&got, "foreign"), count(&got, "shifted")), (0, 0, 0), "{got}");
 }
