@@ -11,7 +11,7 @@ use support::{
 };
 
 const SMALL: Capacity =
-    Capacity { endpoints: 4, legs: 256, tuples: 512, ingress: 64, egress: 512, lists: 256, cells: 512 };
+    Capacity { endpoints: 4, legs: 256, tuples: 512, ingress: 64, learned: 32, egress: 512, lists: 256, cells: 512 };
 
 /// One publisher, a receiver of each profile: everything arrives, whatever was lost before stays lost.
 fn fan_out(kind: ProviderKind, workers: u8, seed: u64) -> Vec<Vec<(u64, Vec<u8>)>> {

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod cursor;
 pub mod event;
 pub mod index_store;
+mod learn;
 pub mod link;
 pub mod list;
 pub mod map;

@@ -24,6 +24,14 @@ impl Rate {
     }
 }
 
+impl Rate {
+    /// Nanoseconds that `units` take.
+    #[inline(always)]
+    const fn duration(self, units: u64) -> u64 {
+        ((self.cost as u128 * units as u128) >> 16) as u64
+    }
+}
+
 /// A bucket's state: when it would be empty again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bucket {
@@ -38,8 +46,13 @@ impl Bucket {
         if start - now.0 > rate.burst {
             return false;
         }
-        self.full_until = start.saturating_add(((u128::from(rate.cost) * u128::from(units)) >> 16) as u64);
+        self.full_until = start.saturating_add(rate.duration(units));
         true
+    }
+
+    /// Gives `units` back that were taken and turned out not to count.
+    pub fn give_back(&mut self, rate: Rate, units: u64) {
+        self.full_until = self.full_until.saturating_sub(rate.duration(units));
     }
 }
 

@@ -79,7 +79,9 @@ impl<C: Provider> Engine<C> {
                 Err(reason) => {
                     self.counters.drop(reason);
                     self.legs[leg].stats.dropped += 1;
-                    self.ingress[ingress].dropped += 1;
+                    if let Some(row) = self.ingress.get_mut(ingress) {
+                        row.dropped += 1;
+                    }
                 }
             }
             self.slab.release(cell);
@@ -134,7 +136,7 @@ impl<C: Provider> Engine<C> {
             RtpError::Header => DropReason::RtpHeader,
         })?;
         let key = StreamKey { leg: owner.leg, ssrc: header.ssrc };
-        let slot = self.streams.get(key).ok_or(DropReason::UnknownSsrc)?;
+        let Some(slot) = self.known_stream(key) else { return self.admit_unlisted(now, input, owner, header) };
         let generation = self.generation;
         let leg_row = &mut self.legs[owner.leg as usize];
         let leg = leg_row.config.get(generation).ok_or(DropReason::UnknownTuple)?;
@@ -188,6 +190,44 @@ impl<C: Provider> Engine<C> {
         })
     }
 
+    /// A packet of an SSRC that is not listed: opened at rollover 0 if a learn rule could match it (DESIGN §2).
+    fn admit_unlisted<'a>(
+        &mut self,
+        now: Nanos,
+        input: &Input<'a>,
+        owner: TupleOwner,
+        header: RtpHeader,
+    ) -> Result<Candidate<'a>, DropReason> {
+        let row = &mut self.legs[owner.leg as usize];
+        let leg = row.config.get(self.generation).ok_or(DropReason::UnknownTuple)?;
+        if !leg.rules.iter().any(|rule| rule.payload_types & (1 << header.payload_type) != 0) {
+            return Err(DropReason::UnknownSsrc);
+        }
+        if header.len > HEADER_ROOM || input.payload.len() - header.len > PAYLOAD_ROOM {
+            return Err(DropReason::RtpHeader);
+        }
+        let profile = match &leg.inbound {
+            _ if leg.plain => None,
+            Some(keys) => Some(keys.profile()),
+            None => return Err(DropReason::NoKey),
+        };
+        if !row.attempts.take(ATTEMPTS, 1, now) {
+            return Err(DropReason::LearnBudget);
+        }
+        let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
+        Ok(Candidate {
+            packet: input.payload,
+            remote: input.remote,
+            index: PacketIndex::new(0, header.seq),
+            header,
+            leg: owner.leg,
+            ingress: UNLISTED,
+            cell,
+            profile,
+            result: Err(OpenError::Pending),
+        })
+    }
+
     /// Opens all candidates into their cells, a batch per profile.
     fn open(&mut self, candidates: &mut [Candidate<'_>]) {
         let mut present = 0u8;
@@ -232,13 +272,17 @@ impl<C: Provider> Engine<C> {
     }
 
     /// An opened packet takes effect: replay window, index row, statistics, and on to its receivers.
-    fn accept(&mut self, now: Nanos, candidate: Candidate<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, now: Nanos, mut candidate: Candidate<'_>) -> Result<(), DropReason> {
         let payload_len = candidate.result.map_err(|error| match error {
             OpenError::Short => DropReason::Truncated,
             OpenError::Tag | OpenError::Pending => DropReason::AuthTag,
             OpenError::Refused => DropReason::NoKey,
         })?;
         let generation = self.generation;
+        if candidate.ingress == UNLISTED {
+            self.legs[candidate.leg as usize].attempts.give_back(ATTEMPTS, 1); // only failures cost
+            candidate.ingress = self.learn(now, candidate.leg, candidate.packet, &candidate.header)?;
+        }
         let row = &mut self.ingress[candidate.ingress as usize];
         let config = row.config.get(generation).ok_or(DropReason::Removed)?;
         let receiver = row.receiver.as_mut().ok_or(DropReason::Removed)?;
@@ -253,6 +297,7 @@ impl<C: Provider> Engine<C> {
         let learned = leg.remote.is_none() && leg_row.learned.is_none();
         if learned {
             leg_row.learned = Some(candidate.remote);
+            leg_row.attempts.give_back(ATTEMPTS, 1);
         }
         let header = &candidate.header;
         let cell = self.slab.write(candidate.cell);
@@ -268,6 +313,7 @@ impl<C: Provider> Engine<C> {
         }
         cell.meta = Meta {
             list: config.list,
+            source: config.source,
             index: candidate.index.as_u64(),
             timestamp: header.timestamp,
             ssrc: header.ssrc,
@@ -284,7 +330,7 @@ impl<C: Provider> Engine<C> {
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
         self.counters.opened += 1;
-        let workers = row.workers;
+        let workers = self.lists[config.list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
         }
@@ -396,7 +442,10 @@ impl<C: Provider> Engine<C> {
 }
 
 /// How often a packet may be opened on the mere chance that it belongs to a leg (DESIGN §2).
-const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000));
+pub(super) const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000));
+
+/// Stands for the slot of a stream that is not listed.
+const UNLISTED: u32 = u32::MAX;
 
 fn replay_reason(error: ReplayError) -> DropReason {
     match error {
@@ -407,7 +456,7 @@ fn replay_reason(error: ReplayError) -> DropReason {
 
 /// The header extension elements whose ids the leg negotiated.
 #[inline]
-fn known_elements(
+pub(super) fn known_elements(
     extensions: &ExtensionMap,
     packet: &[u8],
     header: &RtpHeader,

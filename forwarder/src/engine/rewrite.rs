@@ -68,6 +68,12 @@ impl Rewriter {
         self.epochs
     }
 
+    /// One past the highest index given out.
+    #[inline(always)]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// The source now mapped.
     pub fn source(&self) -> Option<u32> {
         self.source

@@ -13,6 +13,7 @@ use super::command::{Command, Garbage};
 use super::counters::Counters;
 use super::cursor::{Cursors, Held};
 use super::event::Event;
+use super::learn::Learned;
 use super::link::Link;
 use super::link::Message;
 use super::list::List;
@@ -44,6 +45,8 @@ pub struct Capacity {
     pub tuples: usize,
     /// Ingress streams of this worker's legs.
     pub ingress: usize,
+    /// Ingress streams that learn rules can make, beside those.
+    pub learned: usize,
     /// Egress streams of this worker's legs.
     pub egress: usize,
     /// Lists: ingress streams and virtual sources of all workers.
@@ -54,7 +57,16 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Capacity { endpoints: 16, legs: 1024, tuples: 8192, ingress: 8192, egress: 16_384, lists: 16_384, cells: 4096 }
+        Capacity {
+            endpoints: 16,
+            legs: 1024,
+            tuples: 8192,
+            ingress: 8192,
+            learned: 1024,
+            egress: 16_384,
+            lists: 16_384,
+            cells: 4096,
+        }
     }
 }
 
@@ -89,6 +101,7 @@ pub struct Engine<C> {
     pub(super) legs: Vec<LegRow>,
     pub(super) streams: FlatMap<StreamKey, u32>,
     pub(super) ingress: Vec<IngressRow>,
+    pub(super) learned: Learned,
     pub(super) lists: Vec<List>,
     pub(super) egress: Vec<EgressRow>,
     pub(super) slab: Slab,
@@ -117,8 +130,9 @@ impl<C: Provider> Engine<C> {
             free_tuples: fill(capacity.tuples),
             listeners: Vec::new(),
             legs: std::iter::repeat_with(LegRow::default).take(capacity.legs).collect(),
-            streams: FlatMap::new(capacity.ingress, seed),
-            ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress).collect(),
+            streams: FlatMap::new(capacity.ingress + capacity.learned, seed),
+            ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress + capacity.learned).collect(),
+            learned: Learned::new(capacity.ingress as u32, capacity.learned as u32),
             lists: std::iter::repeat_with(List::default).take(capacity.lists).collect(),
             egress: std::iter::repeat_with(empty_egress).take(capacity.egress).collect(),
             cursors: Cursors::new(capacity.cells * usize::from(workers.max(1)), capacity.lists),
@@ -248,7 +262,7 @@ impl<C: Provider> Engine<C> {
                 let old = self.ingress[slot as usize].config.stage(now, next, config);
                 self.garbage.extend(old.map(Garbage::Ingress));
             }
-            Command::Workers { slot, workers } => self.ingress[slot as usize].workers = workers,
+            Command::Workers { list, workers } => self.lists[list as usize].workers = workers,
             Command::Egress { slot, config } => {
                 let row = &mut self.egress[slot as usize];
                 let here = row.config.get(now).map(|config| config.list);
@@ -283,6 +297,7 @@ impl<C: Provider> Engine<C> {
                 self.emit(Event::Flipped(generation));
             }
             Command::SweepLeg(slot) => {
+                self.forget_outdated(slot);
                 let row = &mut self.legs[slot as usize];
                 let old = row.config.sweep(now);
                 if row.config.get(now).is_none() {

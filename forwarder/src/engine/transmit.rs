@@ -8,7 +8,8 @@ use sluice_srtp::window::SentWindow;
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::{DropReason, Kind};
 
-use super::cell::{Cell, Meta};
+use super::cell::Cell;
+use super::counters::Counters;
 use super::cursor::{Held, Turn};
 use super::ports::{PortId, Ports};
 use super::rewrite::{Incoming, Rewriter};
@@ -16,10 +17,10 @@ use super::rows::{EgressConfig, EgressRow, LegConfig, LegRow, Meaning};
 use super::run::Engine;
 use super::staged::Generation;
 use super::time::Nanos;
-use crate::io::{TX_CAPACITY, TxFrame};
+use crate::io::TxFrame;
 use crate::wire::extension::BlockWriter;
-use crate::wire::frame::{ETHERNET_LEN, VLAN_LEN};
 use crate::wire::rtp::FIXED_LEN;
+use crate::wire::template::Template;
 
 /// Frames sealed at a time.
 const BATCH: usize = 32;
@@ -30,10 +31,11 @@ const MID_PACKETS: u64 = 500;
 
 /// A frame between rewriting and transmission.
 #[derive(Debug)]
-struct Out {
+struct Out<'s> {
     frame: TxFrame,
+    template: &'s Template,
+    rtp_len: u16,
     port: PortId,
-    leg: u32,
     dscp: u8,
 }
 
@@ -41,13 +43,13 @@ struct Out {
 #[derive(Debug)]
 struct Batch<'s> {
     jobs: ArrayVec<SealJob<'s>, BATCH>,
-    outs: ArrayVec<Out, BATCH>,
+    outs: ArrayVec<Out<'s>, BATCH>,
 }
 
 /// What came of one receiver's turn.
-enum Prepared<'s> {
-    Sealed(Profile, SealJob<'s>, Out),
-    Clear(Out, usize),
+enum Turned {
+    /// A frame is on its way.
+    Sent,
     /// Not a receiver of this packet.
     Skip,
     Drop(DropReason),
@@ -61,13 +63,37 @@ impl<C: Provider> Engine<C> {
         if self.cursors.is_empty() {
             return 0;
         }
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: AVX2 was detected.
+            return unsafe { self.transmit_avx2(now, ports, budget) };
+        }
+        self.transmit_with::<P, false>(now, ports, budget)
+    }
+
+    /// The same code compiled for AVX2: checksums and copies in 32-byte steps.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn transmit_avx2<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
+        self.transmit_with::<P, true>(now, ports, budget)
+    }
+
+    #[inline(always)]
+    fn transmit_with<P: Ports, const AVX2: bool>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
         let Engine {
             legs, egress, lists, cursors, slab, memories, counters, crypto, links, worker, generation, ..
         } = self;
-        let legs: &[LegRow] = legs;
         let (own, generation) = (*worker, *generation);
-        let mut batches: [Batch<'_>; 4] =
-            std::array::from_fn(|_| Batch { jobs: ArrayVec::new(), outs: ArrayVec::new() });
+        let mut pass = Pass {
+            legs,
+            generation,
+            now,
+            now_ms: (now.0 / 1_000_000) as u32,
+            batches: std::array::from_fn(|_| Batch { jobs: ArrayVec::new(), outs: ArrayVec::new() }),
+            crypto,
+            ports,
+            counters,
+        };
         let mut done: ArrayVec<Held, DONE> = ArrayVec::new();
         let mut left = budget;
         // Positions that send nothing cost time too.
@@ -106,26 +132,14 @@ impl<C: Provider> Engine<C> {
                         };
                         if late {
                             position += 1;
-                            counters.drop(deadline_reason(turn));
+                            pass.counters.drop(deadline_reason(turn));
                             continue;
                         }
-                        match prepare(&mut egress[slot as usize], legs, list_id, cell, generation, now, ports) {
-                            Prepared::Sealed(profile, job, out) => {
-                                let batch = &mut batches[profile as usize];
-                                batch.jobs.push(job);
-                                batch.outs.push(out);
-                                if batch.jobs.is_full() {
-                                    flush(batch, profile, legs, generation, crypto, ports, counters);
-                                }
-                                allowance -= 1;
-                            }
-                            Prepared::Clear(out, rtp_len) => {
-                                send(out, rtp_len, legs, generation, ports, counters);
-                                allowance -= 1;
-                            }
-                            Prepared::Skip => {}
-                            Prepared::Drop(reason) => counters.drop(reason),
-                            Prepared::NoFrame => {
+                        match pass.turn::<AVX2>(&mut egress[slot as usize], list_id, cell) {
+                            Turned::Sent => allowance -= 1,
+                            Turned::Skip => {}
+                            Turned::Drop(reason) => pass.counters.drop(reason),
+                            Turned::NoFrame => {
                                 blocked = true;
                                 break 'walk false;
                             }
@@ -138,19 +152,16 @@ impl<C: Provider> Engine<C> {
             };
             left -= before - allowance;
             looks = looks.saturating_sub(1);
+            cursors.charge(turn, before - allowance);
             if finished {
-                cursors.charge(turn, before - allowance);
                 done.push(cursors.finish(lists, turn).held);
             } else {
                 let cursor = cursors.get_mut(turn);
                 (cursor.stage, cursor.position) = (stage as u32, position as u32);
-                cursors.charge(turn, before - allowance);
             }
         }
-        for (batch, profile) in batches.iter_mut().zip(BY_INDEX) {
-            if !batch.jobs.is_empty() {
-                flush(batch, profile, legs, generation, crypto, ports, counters);
-            }
+        for profile in 0..pass.batches.len() {
+            pass.flush::<AVX2>(profile);
         }
         for held in done {
             if held.worker == own {
@@ -163,10 +174,6 @@ impl<C: Provider> Engine<C> {
     }
 }
 
-/// Profiles by their discriminant, as batches are indexed.
-const BY_INDEX: [Profile; 4] =
-    [Profile::AeadAes128Gcm, Profile::AeadAes256Gcm, Profile::Aes128CmSha1_80, Profile::Aes128CmSha1_32];
-
 fn deadline_reason(turn: Turn) -> DropReason {
     match turn.kind {
         Kind::Audio => DropReason::DeadlineAudio,
@@ -174,100 +181,144 @@ fn deadline_reason(turn: Turn) -> DropReason {
     }
 }
 
-/// Rewrites one packet for one receiver: everything up to sealing.
-#[inline(always)]
-fn prepare<'s, P: Ports>(
-    row: &mut EgressRow,
+/// One step's egress: what it works with, and batches by profile.
+struct Pass<'s, 'e, C, P> {
     legs: &'s [LegRow],
-    list: u32,
-    cell: &'s Cell,
     generation: Generation,
     now: Nanos,
-    ports: &mut P,
-) -> Prepared<'s> {
-    let Some(config) = row.config.get(generation) else { return Prepared::Skip };
-    if config.list != list {
-        return Prepared::Skip;
-    }
-    let leg_row = &legs[config.leg as usize];
-    let Some(leg) = leg_row.config.get(generation) else { return Prepared::Skip };
-    let Some(template) = &leg.template else {
-        let reason = if leg.remote.is_none() { DropReason::NoRemote } else { DropReason::NoNextHop };
-        return Prepared::Drop(reason);
-    };
-    let (profile, tag) = match &leg.outbound {
-        Some(keys) => (Some(keys.profile()), keys.profile().rtp_tag_len()),
-        None if leg.plain => (None, 0),
-        None => return Prepared::Drop(DropReason::NoKey),
-    };
-    let meta = &cell.meta;
-    let payload_len = usize::from(meta.payload_len);
-    let largest = usize::from(leg.mtu).min(TX_CAPACITY - ETHERNET_LEN - VLAN_LEN);
-    let room = largest.saturating_sub(template.overhead() + payload_len + tag);
-    let csrc = usize::from(config.csrc) * 4;
-    if room < FIXED_LEN + csrc {
-        return Prepared::Drop(DropReason::Mtu);
-    }
-    let Some(mut frame) = ports.acquire(leg.port) else { return Prepared::NoFrame };
-    if row.incarnation != config.incarnation {
-        (row.window, row.rewriter) = fresh_state(config, now);
-        row.incarnation = config.incarnation;
-    }
-    let incoming = Incoming { source: meta.list, index: meta.index, timestamp: meta.timestamp, arrival: meta.arrival };
-    let Some(mapped) = row.rewriter.map(incoming) else {
-        ports.cancel(leg.port, frame);
-        return Prepared::Drop(DropReason::LatePacket);
-    };
-    let index = match PacketIndex::from_u64(mapped.index).map(|index| row.window.issue(index)) {
-        Some(Ok(index)) => index,
-        refused => {
-            ports.cancel(leg.port, frame);
-            let exhausted = refused.is_none();
-            return Prepared::Drop(if exhausted { DropReason::IndexExhausted } else { DropReason::IndexReissued });
+    now_ms: u32,
+    batches: [Batch<'s>; Profile::ALL.len()],
+    crypto: &'e mut C,
+    ports: &'e mut P,
+    counters: &'e mut Counters,
+}
+
+impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
+    /// Rewrites one packet for one receiver: everything up to sealing, and the sealing when a batch is full.
+    #[inline(always)]
+    fn turn<const AVX2: bool>(&mut self, row: &mut EgressRow, list: u32, cell: &'s Cell) -> Turned {
+        let Some(config) = row.config.get(self.generation) else { return Turned::Skip };
+        if config.list != list {
+            return Turned::Skip;
         }
-    };
-    // The row is ahead of the seal: whatever happens after this line, the index is never used again.
-    if let Some(highest) = row.window.highest() {
-        config.index.store_next(highest.as_u64() + 1);
-        config.index.store_timing(mapped.timestamp, (now.0 / 1_000_000) as u32);
+        let legs = self.legs;
+        let leg_row = &legs[config.leg as usize];
+        let Some(leg) = leg_row.config.get(self.generation) else { return Turned::Skip };
+        let Some(template) = &leg.template else {
+            let reason = if leg.remote.is_none() { DropReason::NoRemote } else { DropReason::NoNextHop };
+            return Turned::Drop(reason);
+        };
+        let keys = leg.outbound.as_deref();
+        let (profile, tag) = match keys {
+            Some(keys) => (keys.profile(), keys.profile().rtp_tag_len()),
+            None if leg.plain => (Profile::AeadAes128Gcm, 0),
+            None => return Turned::Drop(DropReason::NoKey),
+        };
+        let meta = &cell.meta;
+        let payload_len = usize::from(meta.payload_len);
+        let mut header_len = FIXED_LEN + usize::from(config.csrc) * 4;
+        let mut rtp_len = header_len + payload_len + tag;
+        let room = usize::from(leg.largest_rtp);
+        if rtp_len > room {
+            return Turned::Drop(DropReason::Mtu);
+        }
+        let Some(mut frame) = self.ports.acquire(leg.port) else { return Turned::NoFrame };
+        if row.incarnation != config.incarnation {
+            (row.window, row.rewriter) = fresh_state(config, self.now);
+            row.incarnation = config.incarnation;
+        }
+        let incoming =
+            Incoming { source: meta.source, index: meta.index, timestamp: meta.timestamp, arrival: meta.arrival };
+        let Some(mapped) = row.rewriter.map(incoming) else {
+            self.ports.cancel(leg.port, frame);
+            return Turned::Drop(DropReason::LatePacket);
+        };
+        let index = match PacketIndex::from_u64(mapped.index).map(|index| row.window.issue(index)) {
+            Some(Ok(index)) => index,
+            refused => {
+                self.ports.cancel(leg.port, frame);
+                let exhausted = refused.is_none();
+                return Turned::Drop(if exhausted { DropReason::IndexExhausted } else { DropReason::IndexReissued });
+            }
+        };
+        // The row is ahead of the seal: whatever happens after this line, the index is never used again.
+        config.index.store_next(row.rewriter.next());
+        config.index.store_timing(mapped.timestamp, self.now_ms);
+        template.start(&mut frame);
+        let start = template.len();
+        let rtp = &mut frame[start..];
+        let Some(header) = rtp.first_chunk_mut::<16>() else {
+            self.ports.cancel(leg.port, frame);
+            return Turned::Drop(DropReason::Mtu);
+        };
+        let first = 0x80 | (u32::from(meta.padding) << 5) | u32::from(config.csrc);
+        let second = (u32::from(meta.marker) << 7) | u32::from(config.payload_types.map(meta.payload_type));
+        let word = (first << 24) | (second << 16) | u32::from(index.index().seq().0);
+        // The CSRC's place is payload when there is none, and is written over then.
+        let words = (u128::from(word) << 96)
+            | (u128::from(mapped.timestamp) << 64)
+            | (u128::from(config.ssrc.0) << 32)
+            | u128::from(meta.ssrc.0);
+        *header = words.to_be_bytes();
+        if !meta.elements.is_empty() || leg.extensions.inserts {
+            let with_mid = config.mid.as_ref().filter(|_| row.packets < MID_PACKETS).map(|mid| mid.as_bytes());
+            let free = room - rtp_len;
+            let block = write_extensions(&mut rtp[header_len..], leg_row, leg, cell, with_mid, self.now, free);
+            if block > 0 {
+                rtp[0] |= 0x10;
+                header_len += block;
+                rtp_len += block;
+            }
+        }
+        row.packets += 1;
+        row.bytes += rtp_len as u64;
+        let plain = &cell.payload[..payload_len];
+        let Some(bytes) = rtp.get_mut(..rtp_len) else {
+            self.ports.cancel(leg.port, frame);
+            return Turned::Drop(DropReason::Mtu);
+        };
+        let Some(keys) = keys else {
+            bytes[header_len..].copy_from_slice(plain);
+            let out = Out { frame, template, rtp_len: rtp_len as u16, port: leg.port, dscp: config.dscp };
+            send::<P, AVX2>(out, self.ports, self.counters);
+            return Turned::Sent;
+        };
+        // SAFETY: the frame's memory does not move with its handle, and the handle is not touched again before the
+        // job is done (`flush` takes the jobs first).
+        let bytes = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr(), rtp_len) };
+        let batch = &mut self.batches[profile as usize];
+        batch.jobs.push(SealJob { keys, ssrc: config.ssrc, index, plain, frame: bytes, header_len });
+        batch.outs.push(Out { frame, template, rtp_len: rtp_len as u16, port: leg.port, dscp: config.dscp });
+        if batch.jobs.is_full() {
+            self.flush::<AVX2>(profile as usize);
+        }
+        Turned::Sent
     }
-    template.start(&mut frame);
-    let start = template.len();
-    let header = &mut frame[start..];
-    header[0] = 0x80 | (u8::from(meta.padding) << 5) | u8::from(config.csrc);
-    header[1] = (u8::from(meta.marker) << 7) | config.payload_types.map(meta.payload_type);
-    header[2..4].copy_from_slice(&index.index().seq().0.to_be_bytes());
-    header[4..8].copy_from_slice(&mapped.timestamp.to_be_bytes());
-    header[8..12].copy_from_slice(&config.ssrc.0.to_be_bytes());
-    if config.csrc {
-        header[12..16].copy_from_slice(&meta.ssrc.0.to_be_bytes());
-    }
-    let mut header_len = FIXED_LEN + csrc;
-    if !meta.elements.is_empty() || leg.extensions.inserts {
-        let room = room - header_len;
-        let with_mid = config.mid.as_ref().filter(|_| row.packets < MID_PACKETS).map(|mid| mid.as_bytes());
-        let block = write_extensions(&mut header[header_len..], leg_row, leg, meta, cell, with_mid, now, room);
-        if block > 0 {
-            header[0] |= 0x10;
-            header_len += block;
+
+    /// Seals a batch and sends it.
+    #[inline(always)]
+    fn flush<const AVX2: bool>(&mut self, profile: usize) {
+        let Pass { batches, crypto, ports, counters, .. } = self;
+        let Batch { jobs, outs } = &mut batches[profile];
+        if jobs.is_empty() {
+            return;
+        }
+        crypto.seal(jobs);
+        jobs.clear();
+        for out in outs.drain(..) {
+            send::<P, AVX2>(out, ports, counters);
         }
     }
-    let rtp_len = header_len + payload_len + tag;
-    row.packets += 1;
-    row.bytes += rtp_len as u64;
-    let plain = &cell.payload[..payload_len];
-    let out = Out { port: leg.port, leg: config.leg, dscp: config.dscp, frame };
-    let (Some(profile), Some(keys)) = (profile, leg.outbound.as_deref()) else {
-        let mut out = out;
-        out.frame[start + header_len..start + rtp_len].copy_from_slice(plain);
-        return Prepared::Clear(out, rtp_len);
-    };
-    let mut out = out;
-    let bytes = &mut out.frame[start..start + rtp_len];
-    // SAFETY: the frame's memory does not move with its handle, and the handle is not touched again before the job
-    // is done (`flush` takes the jobs first).
-    let frame = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr(), bytes.len()) };
-    Prepared::Sealed(profile, SealJob { keys, ssrc: config.ssrc, index, plain, frame, header_len }, out)
+}
+
+/// Closes a frame's headers and submits it.
+#[inline(always)]
+fn send<P: Ports, const AVX2: bool>(mut out: Out<'_>, ports: &mut P, counters: &mut Counters) {
+    let checksum = ports.wants_checksum(out.port);
+    let len = out.template.finish::<AVX2>(&mut out.frame, usize::from(out.rtp_len), out.dscp, checksum);
+    counters.sent += 1;
+    counters.sent_bytes += len as u64;
+    ports.submit(out.port, out.frame, len);
 }
 
 #[cold]
@@ -291,14 +342,13 @@ fn write_extensions(
     out: &mut [u8],
     row: &LegRow,
     leg: &LegConfig,
-    meta: &Meta,
     cell: &Cell,
     mid: Option<&[u8]>,
     now: Nanos,
     room: usize,
 ) -> usize {
     let room = room.min(out.len());
-    let carried = meta.elements.iter().filter(|e| !e.meaning.is_hop_by_hop());
+    let carried = cell.meta.elements.iter().filter(|e| !e.meaning.is_hop_by_hop());
     let carried = carried.filter_map(|e| {
         let id = leg.extensions.id(e.meaning)?;
         let at = usize::from(e.at);
@@ -328,46 +378,4 @@ fn write_extensions(
         writer.push(id, &time.to_be_bytes()[1..]);
     }
     writer.finish()
-}
-
-/// Seals a batch and sends it.
-#[inline]
-fn flush<C: Provider, P: Ports>(
-    batch: &mut Batch<'_>,
-    _profile: Profile,
-    legs: &[LegRow],
-    generation: Generation,
-    crypto: &mut C,
-    ports: &mut P,
-    counters: &mut super::counters::Counters,
-) {
-    crypto.seal(&mut batch.jobs);
-    let Batch { jobs, outs } = batch;
-    for (job, out) in jobs.drain(..).zip(outs.drain(..)) {
-        let rtp_len = job.frame.len();
-        send(out, rtp_len, legs, generation, ports, counters);
-    }
-}
-
-/// Closes a frame's headers and submits it.
-#[inline(always)]
-fn send<P: Ports>(
-    mut out: Out,
-    rtp_len: usize,
-    legs: &[LegRow],
-    generation: Generation,
-    ports: &mut P,
-    counters: &mut super::counters::Counters,
-) {
-    let template = legs[out.leg as usize].config.get(generation).and_then(|leg| leg.template.as_ref());
-    let Some(template) = template else {
-        ports.cancel(out.port, out.frame);
-        counters.drop(DropReason::Removed);
-        return;
-    };
-    let checksum = ports.wants_checksum(out.port);
-    let len = template.finish(&mut out.frame, rtp_len, out.dscp, checksum);
-    counters.sent += 1;
-    counters.sent_bytes += len as u64;
-    ports.submit(out.port, out.frame, len);
 }

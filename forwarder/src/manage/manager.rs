@@ -50,6 +50,15 @@ pub struct Fixed {
     pub polling: crate::config::Polling,
 }
 
+/// A stream that a learn rule made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LearnedStream {
+    pub worker: u8,
+    pub slot: u32,
+    pub source: u32,
+    pub ssrc: sluice_srtp::Ssrc,
+}
+
 /// The management thread's state.
 pub struct Manager {
     pub(super) planner: Planner,
@@ -69,6 +78,8 @@ pub struct Manager {
     /// Where steering was last told each leg's packets come from.
     steered: HashMap<Name, (Name, SocketAddr)>,
     learning: BTreeSet<Name>,
+    /// Streams that learn rules made, by rule.
+    pub(super) learned: BTreeMap<Name, LearnedStream>,
     last_confirm: Instant,
     last_resolve: Instant,
 }
@@ -109,6 +120,7 @@ impl Manager {
             transactions: BTreeMap::new(),
             steered: HashMap::new(),
             learning: BTreeSet::new(),
+            learned: BTreeMap::new(),
             last_confirm: Instant::now(),
             last_resolve: Instant::now(),
         }
@@ -207,6 +219,8 @@ impl Manager {
                 for name in gone {
                     self.endpoints.close(&name, &self.workers);
                 }
+                let table = self.planner.table();
+                self.learned.retain(|rule, _| table.learn.contains_key(rule));
                 self.publish(Event::TableChanged { generation: generation.0 });
                 Ok(generation)
             }
@@ -337,7 +351,22 @@ impl Manager {
                     self.publish(Event::LegTuple { leg: name, address: remote });
                 }
             }
-            EngineEvent::StreamLearned { .. } | EngineEvent::RtcpIn { .. } | EngineEvent::PacketIn { .. } => {}
+            EngineEvent::StreamLearned { leg, rule, ssrc, slot, source } => {
+                let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
+                let (Some(rule), Some(leg)) = names else { return };
+                tracing::info!(%rule, %leg, ssrc = ssrc.0, "stream learned");
+                self.learned.insert(rule.clone(), LearnedStream { worker, slot, source, ssrc });
+                self.publish(Event::StreamLearned { rule, leg, ssrc });
+            }
+            EngineEvent::StreamForgotten { leg, rule, ssrc } => {
+                let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
+                let (Some(rule), Some(leg)) = names else { return };
+                if self.learned.get(&rule).is_some_and(|stream| stream.ssrc == ssrc) {
+                    self.learned.remove(&rule);
+                }
+                self.publish(Event::StreamForgotten { rule, leg, ssrc });
+            }
+            EngineEvent::RtcpIn { .. } | EngineEvent::PacketIn { .. } => {}
         }
     }
 
@@ -396,6 +425,12 @@ impl Manager {
             std::thread::yield_now();
         }
         got
+    }
+
+    /// The SSRC of a source that an egress stream carries.
+    pub(super) fn source_ssrc(&self, source: u32) -> Option<sluice_srtp::Ssrc> {
+        let learned = self.learned.values().find(|s| s.source == source);
+        self.planner.source_ssrc(source).or(learned.map(|s| s.ssrc))
     }
 
     fn publish(&mut self, event: Event) {

@@ -18,7 +18,7 @@ use crate::engine::Command;
 use crate::engine::index_store::IndexHandle;
 use crate::engine::police::Rate;
 use crate::engine::rows::{
-    EgressConfig, ExtensionMap, IngressConfig, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
+    EgressConfig, ExtensionMap, IngressConfig, LearnRule, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
 };
 use crate::engine::run::Capacity;
 use crate::engine::staged::Generation;
@@ -102,6 +102,8 @@ struct StreamSlot {
     /// The index row of this stream under this incarnation of its leg's key.
     row: IndexHandle,
     incarnation: u64,
+    /// Of ingress streams: the number egress streams know this one by.
+    source: u32,
 }
 
 /// Members of a list at a worker, and the storage the worker has for them.
@@ -122,6 +124,8 @@ pub struct Planner {
     table: Table,
     generation: Generation,
     incarnations: u64,
+    /// Source numbers given out; below 2^31.
+    numbers: u32,
     endpoints: BTreeMap<Name, u16>,
     endpoint_slots: Pool,
     legs: HashMap<Name, LegState>,
@@ -132,6 +136,8 @@ pub struct Planner {
     egress_slots: Vec<Pool>,
     list_ids: Pool,
     sources: HashMap<Name, u32>,
+    /// Lists of learn rules.
+    rules: HashMap<Name, u32>,
     /// By list, then worker.
     rooms: HashMap<(u32, u8), Room>,
     /// Which workers each ingress list was last told to feed.
@@ -153,11 +159,13 @@ impl Planner {
             table: Table::default(),
             generation: Generation(0),
             incarnations: 0,
+            numbers: 0,
             endpoints: BTreeMap::new(),
             legs: HashMap::new(),
             ingress: HashMap::new(),
             egress: HashMap::new(),
             sources: HashMap::new(),
+            rules: HashMap::new(),
             rooms: HashMap::new(),
             fed: HashMap::new(),
             tuples: 0,
@@ -204,9 +212,14 @@ impl Planner {
         self.endpoints.get(name).copied()
     }
 
-    /// The ingress list of an SSRC, by list number.
-    pub fn list_ssrc(&self, list: u32) -> Option<Ssrc> {
-        self.ingress.iter().find(|(_, s)| s.list == list).map(|((_, ssrc), _)| *ssrc)
+    /// The SSRC of a listed stream by the source number egress streams know it by.
+    pub fn source_ssrc(&self, source: u32) -> Option<Ssrc> {
+        self.ingress.iter().find(|(_, s)| s.source == source).map(|((_, ssrc), _)| *ssrc)
+    }
+
+    /// The learn rule of a list.
+    pub fn rule_name(&self, list: u32) -> Option<&Name> {
+        self.rules.iter().find(|(_, l)| **l == list).map(|(name, _)| name)
     }
 
     /// Use and size of every pool, by what it holds.
@@ -268,7 +281,7 @@ impl Planner {
             ("endpoints", next.endpoints.len(), c.endpoints),
             ("legs", next.legs.len(), c.legs * workers),
             ("tuples", next.legs.len(), c.tuples),
-            ("lists", next.ingress.len() + next.sources.len(), c.lists),
+            ("lists", next.ingress.len() + next.sources.len() + next.learn.len(), c.lists),
         ];
         for (what, used, size) in wanted {
             if used > size {
@@ -386,6 +399,7 @@ impl Planner {
 
         self.remove_streams(&next, &mut plan, &mut freed);
         self.remove_legs(&next, &mut plan, &mut freed);
+        self.put_rules(&next, &mut freed)?;
         self.put_legs(&next, &mut touched, &mut plan, &mut freed, deps)?;
         self.put_ingress(&next, &touched, &mut plan, &mut freed, deps)?;
         self.put_sources(&next, &mut plan)?;
@@ -457,6 +471,35 @@ impl Planner {
         }
     }
 
+    /// Gives every learn rule a list. The rules themselves are part of their leg's configuration.
+    fn put_rules(&mut self, next: &Table, freed: &mut Freed) -> Result<(), Refused> {
+        let gone: Vec<Name> = self.rules.keys().filter(|name| !next.learn.contains_key(*name)).cloned().collect();
+        freed.lists.extend(gone.iter().filter_map(|name| self.rules.remove(name)));
+        for name in next.learn.keys() {
+            if !self.rules.contains_key(name) {
+                let list = self.list_ids.take();
+                let list = list.ok_or_else(|| full("lists", next.learn.len(), self.config.capacity.lists))?;
+                self.rules.insert(name.clone(), list);
+            }
+        }
+        Ok(())
+    }
+
+    fn rules_of(&self, leg: &Name, table: &Table) -> Box<[LearnRule]> {
+        let limits = &table.legs[leg].limits;
+        let text = |value: &Option<String>| value.as_deref().and_then(|v| arrayvec::ArrayString::from(v).ok());
+        let rule = |(name, row): (&Name, &sluice_table::Learn)| LearnRule {
+            list: self.rules[name],
+            mid: text(&row.mid),
+            rid: text(&row.rid),
+            repaired_rid: text(&row.repaired_rid),
+            payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
+            kind: row.kind,
+            byte_rate: stream_rate(limits, row.kind),
+        };
+        table.learn.iter().filter(|(_, row)| row.leg == *leg).map(rule).collect()
+    }
+
     fn put_legs<C: Provider>(
         &mut self,
         next: &Table,
@@ -502,7 +545,8 @@ impl Planner {
                 state.tuple = tuple;
             }
             state.route = state.remote.map(|remote| deps.routes.route(&leg.endpoint, endpoint, remote));
-            let config = leg_config(leg, slot, &state);
+            let rules = self.rules_of(name, next);
+            let config = leg_config(leg, slot, &state, rules);
             plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
             plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));
             self.listen(name, next, slot, &mut state, plan);
@@ -569,6 +613,13 @@ impl Planner {
             let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Receive, freed)?;
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
             let (worker, leg_slot) = (leg.worker, leg.slot);
+            let source = match &known {
+                Some(at) if at.incarnation == incarnation => at.source,
+                _ => {
+                    self.numbers = (self.numbers + 1) & 0x7fff_ffff;
+                    self.numbers
+                }
+            };
             let (slot, list) = match known {
                 Some(at) => (at.slot, at.list),
                 None => {
@@ -578,23 +629,20 @@ impl Planner {
                     (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
                 }
             };
-            let limits = &next.legs[&row.leg].limits;
-            let bits = match row.kind {
-                Kind::Audio => limits.audio_bits_per_second,
-                Kind::Video => limits.video_bits_per_second,
-            };
             let config = IngressConfig {
                 leg: leg_slot,
                 ssrc: row.ssrc,
                 list,
+                source,
                 kind: row.kind,
                 payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
-                byte_rate: Rate::bits_per_second(bits, BURST),
+                byte_rate: stream_rate(&next.legs[&row.leg].limits, row.kind),
                 resume: index.next(),
                 index: index.pin(),
                 incarnation,
+                learned: false,
             };
-            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
+            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source });
             plan.stage[usize::from(worker)].push(Command::Ingress { slot, config: Some(config) });
             plan.sweep[usize::from(worker)].push(Command::SweepIngress(slot));
         }
@@ -627,10 +675,7 @@ impl Planner {
                 }
             };
             self.sources.insert(name.clone(), list);
-            let input = |table: &Table, of: Option<&Name>| {
-                let row = table.ingress.get(of?)?;
-                self.ingress.get(&(row.leg.clone(), row.ssrc)).map(|s| s.list)
-            };
+            let input = |table: &Table, of: Option<&Name>| self.list_of(table, of?);
             let before = known.and(self.table.sources.get(name)).and_then(|s| input(&self.table, s.input.as_ref()));
             let now = input(next, row.input.as_ref());
             if before == now && known.is_some() {
@@ -652,6 +697,14 @@ impl Planner {
         Ok(())
     }
 
+    /// The list of an ingress stream or a learn rule.
+    fn list_of(&self, table: &Table, name: &Name) -> Option<u32> {
+        match table.ingress.get(name) {
+            Some(row) => self.ingress.get(&(row.leg.clone(), row.ssrc)).map(|s| s.list),
+            None => self.rules.get(name).copied(),
+        }
+    }
+
     fn put_egress<C: Provider>(
         &mut self,
         next: &Table,
@@ -671,7 +724,12 @@ impl Planner {
                     let source = &next.sources[&row.source];
                     (*list, source.clock_rate, source.kind)
                 }
-                (None, None) => continue, // a learn rule that matched nothing yet
+                (None, None) => {
+                    let (Some(rule), Some(list)) = (next.learn.get(&row.source), self.rules.get(&row.source)) else {
+                        continue; // refused by validation
+                    };
+                    (*list, rule.clock_rate, rule.kind)
+                }
             };
             let moved = known.as_ref().is_some_and(|at| at.list != list);
             if known.is_some() && !moved && !touched.egress.contains(name) && !touched.keyed.contains(&row.leg) {
@@ -711,7 +769,7 @@ impl Planner {
                 index: index.pin(),
                 incarnation,
             };
-            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
+            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source: 0 });
             plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(config) });
             plan.sweep[usize::from(worker)].push(Command::SweepEgress(slot));
         }
@@ -739,30 +797,30 @@ impl Planner {
         }
     }
 
-    /// Tells ingress workers which workers have receivers: wider before the flip, exact after it.
+    /// Tells the workers that packets arrive at which workers have receivers: wider before the flip, exact after it.
     fn feed(&mut self, next: &Table, plan: &mut Plan) {
-        let mut wanted: HashMap<u32, u64> = HashMap::new();
-        let bit = |rooms: &HashMap<(u32, u8), Room>, list: u32, workers: u8| {
-            (0..workers)
-                .filter(|w| rooms.get(&(list, *w)).is_some_and(|r| r.members > 0))
-                .fold(0u64, |b, w| b | (1 << w))
+        let receivers = |list: u32| {
+            let has = |w: &u8| self.rooms.get(&(list, *w)).is_some_and(|room| room.members > 0);
+            (0..self.config.workers).filter(has).fold(0u64, |bits, w| bits | (1 << w))
         };
-        for at in self.ingress.values() {
-            wanted.insert(at.list, bit(&self.rooms, at.list, self.config.workers));
+        // By list: the worker its packets arrive at, and where they go.
+        let mut wanted: HashMap<u32, (u8, u64)> =
+            self.ingress.values().map(|at| (at.list, (at.worker, receivers(at.list)))).collect();
+        for (name, row) in &next.learn {
+            let list = self.rules[name];
+            wanted.insert(list, (self.legs[&row.leg].worker, receivers(list)));
         }
         for (name, row) in &next.sources {
-            let Some(input) = row.input.as_ref().and_then(|i| next.ingress.get(i)) else { continue };
-            let Some(at) = self.ingress.get(&(input.leg.clone(), input.ssrc)) else { continue };
-            let bits = bit(&self.rooms, self.sources[name], self.config.workers);
-            *wanted.entry(at.list).or_default() |= bits;
+            let Some(input) = row.input.as_ref().and_then(|input| self.list_of(next, input)) else { continue };
+            if let Some((_, bits)) = wanted.get_mut(&input) {
+                *bits |= receivers(self.sources[name]);
+            }
         }
-        for at in self.ingress.values() {
-            let now = wanted[&at.list];
-            let before = self.fed.insert(at.list, now).unwrap_or(0);
+        for (list, (worker, now)) in wanted {
+            let before = self.fed.insert(list, now).unwrap_or(0);
             if now != before {
-                let worker = usize::from(at.worker);
-                plan.stage[worker].push(Command::Workers { slot: at.slot, workers: now | before });
-                plan.sweep[worker].push(Command::Workers { slot: at.slot, workers: now });
+                plan.stage[usize::from(worker)].push(Command::Workers { list, workers: now | before });
+                plan.sweep[usize::from(worker)].push(Command::Workers { list, workers: now });
             }
         }
     }
@@ -824,7 +882,16 @@ impl Touched {
                 EntryKind::Egress => {
                     touched.egress.insert(name.clone());
                 }
-                EntryKind::Source | EntryKind::Learn => {}
+                EntryKind::Learn => {
+                    let leg = |table: &Table| table.learn.get(name).map(|rule| rule.leg.clone());
+                    touched
+                        .legs
+                        .extend([leg(old), leg(next)].into_iter().flatten().filter(|l| next.legs.contains_key(l)));
+                    touched
+                        .egress
+                        .extend(next.egress.iter().filter(|(_, r)| r.source == *name).map(|(n, _)| n.clone()));
+                }
+                EntryKind::Source => {}
             }
         }
         touched
@@ -879,7 +946,7 @@ fn full(what: &str, wanted: usize, size: usize) -> Refused {
     )
 }
 
-fn leg_config(leg: &Leg, endpoint: u16, state: &LegState) -> LegConfig {
+fn leg_config(leg: &Leg, endpoint: u16, state: &LegState, rules: Box<[LearnRule]>) -> LegConfig {
     let (port, template, mtu) = match state.route.clone() {
         Some(route) => (route.port, route.template, route.mtu),
         None => (crate::engine::PortId(0), None, 1_500),
@@ -890,13 +957,23 @@ fn leg_config(leg: &Leg, endpoint: u16, state: &LegState) -> LegConfig {
         plain: leg.kind == LegKind::Plain,
         inbound: state.inbound.as_ref().map(|k| k.keys.clone()),
         outbound: state.outbound.as_ref().map(|k| k.keys.clone()),
+        largest_rtp: template.as_ref().map_or(0, |t| LegConfig::largest_rtp_of(t, mtu)),
         template,
         port,
-        mtu,
         extensions: extension_map(&leg.extensions),
+        rules,
+        inbound_incarnation: state.inbound.as_ref().map_or(PLAIN, |k| k.incarnation),
         byte_rate: Rate::bits_per_second(leg.limits.bits_per_second, BURST),
         packet_rate: Rate::per_second(u64::from(leg.limits.packets_per_second), BURST),
     }
+}
+
+fn stream_rate(limits: &sluice_table::Limits, kind: Kind) -> Rate {
+    let bits = match kind {
+        Kind::Audio => limits.audio_bits_per_second,
+        Kind::Video => limits.video_bits_per_second,
+    };
+    Rate::bits_per_second(bits, BURST)
 }
 
 fn extension_map(ids: &ExtensionIds) -> ExtensionMap {

@@ -34,14 +34,11 @@ impl Sum {
     }
 }
 
+/// Folds a 64-bit sum of 16- or 32-bit words: rotating by half and adding carries the end around by itself.
 #[inline(always)]
 const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    let half = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 /// A sum taken in native byte order, folded and brought to network order: the ones-complement sum does not
@@ -51,69 +48,68 @@ const fn swap_folded(native: u64) -> u16 {
     u16::from_be(fold(native))
 }
 
-/// Sums native-endian 16-bit words, as a 64-bit total that `fold` brings down.
-#[inline(always)]
-fn sum_native(bytes: &[u8]) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if bytes.len() >= 64 && simd_available() {
-        // SAFETY: AVX2 was detected.
-        return unsafe { sum_avx2(bytes) };
+/// Bytes behind a packet that [`add_padded`](Sum::add_padded) may read and that must be zero up to the next block.
+pub const PADDING: usize = 32;
+
+impl Sum {
+    /// Adds `len` bytes of `padded`, which holds them and then zeroes up to the next multiple of [`PADDING`].
+    /// `AVX2` may be true only in code compiled for it.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn add_padded<const AVX2: bool>(self, padded: &[u8], len: usize) -> Sum {
+        let blocks = &padded[..len.next_multiple_of(PADDING)];
+        #[cfg(target_arch = "x86_64")]
+        if AVX2 {
+            // SAFETY: the caller is compiled for AVX2 and runs only where it was detected.
+            let sum = unsafe { sum_blocks_avx2(blocks) };
+            return Sum(self.0 + u64::from(swap_folded(sum)));
+        }
+        Sum(self.0 + u64::from(swap_folded(sum_portable(blocks))))
     }
+}
+
+/// Sums native-endian 16-bit words, as a 64-bit total that `fold` brings down.
+fn sum_native(bytes: &[u8]) -> u64 {
     sum_portable(bytes)
 }
 
+#[inline(always)]
 fn sum_portable(bytes: &[u8]) -> u64 {
     let mut sum = 0u64;
     let mut words = bytes.chunks_exact(4);
     for word in &mut words {
         sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
     }
-    sum + sum_tail(words.remainder())
-}
-
-/// Sums up to 31 trailing bytes, zero-padded to whole words.
-#[inline(always)]
-fn sum_tail(tail: &[u8]) -> u64 {
-    let mut sum = 0u64;
-    let mut at = 0;
-    while at + 4 <= tail.len() {
-        sum += u64::from(u32::from_ne_bytes([tail[at], tail[at + 1], tail[at + 2], tail[at + 3]]));
-        at += 4;
-    }
     let mut last = [0u8; 4];
-    let rest = &tail[at..];
+    let rest = words.remainder();
     last[..rest.len()].copy_from_slice(rest);
     sum + u64::from(u32::from_ne_bytes(last))
 }
 
+/// 32 bytes a turn, each 32-bit word widened to 64 bits, so that no lane ever overflows.
+///
+/// # Safety
+/// The CPU must have AVX2.
 #[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn simd_available() -> bool {
-    std::arch::is_x86_feature_detected!("avx2")
-}
-
-/// 32 bytes a turn: 32-bit lanes widened to 64-bit sums by mask and shift, so no lane ever overflows.
-#[cfg(target_arch = "x86_64")]
+#[inline]
 #[target_feature(enable = "avx2")]
-fn sum_avx2(bytes: &[u8]) -> u64 {
+fn sum_blocks_avx2(blocks: &[u8]) -> u64 {
     use std::arch::x86_64::{
-        __m256i, _mm_add_epi64, _mm_cvtsi128_si64, _mm_unpackhi_epi64, _mm256_add_epi64, _mm256_and_si256,
-        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_set1_epi64x, _mm256_setzero_si256,
-        _mm256_srli_epi64,
+        __m128i, _mm_add_epi64, _mm_cvtsi128_si64, _mm_loadu_si128, _mm_unpackhi_epi64, _mm256_add_epi64,
+        _mm256_castsi256_si128, _mm256_cvtepu32_epi64, _mm256_extracti128_si256, _mm256_setzero_si256,
     };
-    let low_half = _mm256_set1_epi64x(0xffff_ffff);
     let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-    let mut blocks = bytes.chunks_exact(32);
-    for block in &mut blocks {
-        // SAFETY: a block has 32 readable bytes; the load takes any alignment.
-        let v = unsafe { _mm256_loadu_si256(block.as_ptr().cast::<__m256i>()) };
-        even = _mm256_add_epi64(even, _mm256_and_si256(v, low_half));
-        odd = _mm256_add_epi64(odd, _mm256_srli_epi64::<32>(v));
+    for block in blocks.as_chunks::<32>().0 {
+        let half = block.as_ptr().cast::<__m128i>();
+        // SAFETY: a block has 32 readable bytes; the loads take any alignment.
+        let (low, high) = unsafe { (_mm_loadu_si128(half), _mm_loadu_si128(half.add(1))) };
+        even = _mm256_add_epi64(even, _mm256_cvtepu32_epi64(low));
+        odd = _mm256_add_epi64(odd, _mm256_cvtepu32_epi64(high));
     }
     let all = _mm256_add_epi64(even, odd);
     let two = _mm_add_epi64(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
     let one = _mm_add_epi64(two, _mm_unpackhi_epi64(two, two));
-    _mm_cvtsi128_si64(one).cast_unsigned() + sum_tail(blocks.remainder())
+    _mm_cvtsi128_si64(one).cast_unsigned()
 }
 
 #[cfg(test)]
@@ -142,6 +138,13 @@ mod tests {
             for len in 0..1600 {
                 let bytes = &data[start..start + len];
                 assert_eq!(Sum::default().add_bytes(bytes).finish(), naive(bytes), "start {start} len {len}");
+                let mut padded = bytes.to_vec();
+                padded.resize(len + PADDING, 0);
+                assert_eq!(Sum::default().add_padded::<false>(&padded, len).finish(), naive(bytes), "len {len}");
+                #[cfg(target_arch = "x86_64")]
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    assert_eq!(Sum::default().add_padded::<true>(&padded, len).finish(), naive(bytes), "len {len}");
+                }
             }
         }
         let ones = [0xffu8; 1500];

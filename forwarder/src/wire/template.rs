@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::checksum::Sum;
+use super::checksum::{PADDING, Sum};
 use super::frame::{
     Address, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4_LEN, IPV6_LEN, MAX_HEADERS,
     PROTOCOL_UDP, UDP_LEN, VLAN_LEN,
@@ -106,48 +106,77 @@ impl Template {
     /// Writes the constant part of the headers. The payload must be written after this.
     #[inline(always)]
     pub fn start(&self, frame: &mut [u8]) {
-        frame[..MAX_HEADERS].copy_from_slice(&self.bytes);
+        if let Some(headers) = frame.first_chunk_mut::<MAX_HEADERS>() {
+            *headers = self.bytes;
+        }
     }
 
     /// Fills in lengths, DSCP and checksums once the `payload_len` bytes behind the headers are final; returns
-    /// the frame length.
+    /// the frame length. `frame` must go on for [`PADDING`] bytes behind the payload, which are zeroed.
     #[inline(always)]
-    pub fn finish(&self, frame: &mut [u8], payload_len: usize, dscp: u8, checksum: bool) -> usize {
+    pub(crate) fn finish<const AVX2: bool>(
+        &self,
+        frame: &mut [u8],
+        payload_len: usize,
+        dscp: u8,
+        checksum: bool,
+    ) -> usize {
         let start = usize::from(self.len);
+        let end = start + payload_len;
         let udp_len = (payload_len + UDP_LEN) as u16;
-        let frame = &mut frame[..start + payload_len];
+        let mut udp_checksum = 0;
+        if checksum {
+            if let Some(padding) = frame.get_mut(end..).and_then(<[u8]>::first_chunk_mut::<PADDING>) {
+                *padding = [0; PADDING];
+            }
+            // The UDP length counts twice: in the pseudo header and in the UDP header.
+            let sum = Sum(u64::from(self.udp_sum) + 2 * u64::from(udp_len));
+            udp_checksum = sum.add_padded::<AVX2>(&frame[start..], payload_len).finish_udp();
+        }
+        self.close(frame, udp_len, udp_checksum, dscp);
+        end
+    }
+
+    /// Writes what depends on length, DSCP and checksum.
+    #[inline(always)]
+    fn close(&self, frame: &mut [u8], udp_len: u16, udp_checksum: u16, dscp: u8) {
+        let Some(headers) = frame.first_chunk_mut::<MAX_HEADERS>() else { return };
         let ip_at = usize::from(self.ip_at);
         let tos = dscp << 2;
         if self.v4 {
             let total = udp_len + IPV4_LEN as u16;
-            let sum = Sum(u64::from(self.ip_sum)).add_word(total).add_word(u16::from(tos)).finish();
-            let ip = &mut frame[ip_at..ip_at + IPV4_LEN];
+            let sum = Sum(u64::from(self.ip_sum) + u64::from(total) + u64::from(tos)).finish();
+            let ip = &mut headers[ip_at..ip_at + IPV4_LEN + UDP_LEN];
             ip[1] = tos;
             ip[2..4].copy_from_slice(&total.to_be_bytes());
             ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            ip[24..26].copy_from_slice(&udp_len.to_be_bytes());
+            ip[26..28].copy_from_slice(&udp_checksum.to_be_bytes());
         } else {
-            let ip = &mut frame[ip_at..ip_at + IPV6_LEN];
+            let ip = &mut headers[ip_at..ip_at + IPV6_LEN + UDP_LEN];
             ip[0] = 0x60 | (tos >> 4);
             ip[1] = tos << 4;
             ip[4..6].copy_from_slice(&udp_len.to_be_bytes());
+            ip[44..46].copy_from_slice(&udp_len.to_be_bytes());
+            ip[46..48].copy_from_slice(&udp_checksum.to_be_bytes());
         }
-        let (udp_at, mut udp_checksum) = (start - UDP_LEN, 0);
-        if checksum {
-            // The UDP length counts twice: in the pseudo header and in the UDP header.
-            let sum = Sum(u64::from(self.udp_sum)).add_word(udp_len).add_word(udp_len);
-            udp_checksum = sum.add_bytes(&frame[start..]).finish_udp();
-        }
-        let udp = &mut frame[udp_at..start];
-        udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
-        udp[6..8].copy_from_slice(&udp_checksum.to_be_bytes());
-        start + payload_len
     }
 
-    /// [`start`](Self::start) and [`finish`](Self::finish) around a payload that is already in place.
+    /// Writes all headers in front of a payload that is already in place; returns the frame length. For peers
+    /// and tests, where no room behind the payload is promised.
     pub fn write(&self, frame: &mut [u8], payload_len: usize, dscp: u8, checksum: bool) -> usize {
-        let len = usize::from(self.len);
-        frame[..len].copy_from_slice(&self.bytes[..len]);
-        self.finish(frame, payload_len, dscp, checksum)
+        let start = usize::from(self.len);
+        let mut headers = [0u8; MAX_HEADERS];
+        headers.copy_from_slice(&self.bytes);
+        let udp_len = (payload_len + UDP_LEN) as u16;
+        let mut udp_checksum = 0;
+        if checksum {
+            let sum = Sum(u64::from(self.udp_sum) + 2 * u64::from(udp_len));
+            udp_checksum = sum.add_bytes(&frame[start..start + payload_len]).finish_udp();
+        }
+        self.close(&mut headers, udp_len, udp_checksum, dscp);
+        frame[..start].copy_from_slice(&headers[..start]);
+        start + payload_len
     }
 }
 
@@ -166,7 +195,7 @@ mod tests {
                 for (i, byte) in frame[template.len()..template.len() + payload_len].iter_mut().enumerate() {
                     *byte = (i * 7) as u8;
                 }
-                let len = template.finish(&mut frame, payload_len, 46, true);
+                let len = template.finish::<false>(&mut frame, payload_len, 46, true);
                 let v4 = frame[14] >> 4 == 4;
                 if v4 {
                     assert_eq!(Sum::default().add_bytes(&frame[14..34]).finish(), 0);
