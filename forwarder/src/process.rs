@@ -98,12 +98,13 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         _ => "asked for".to_owned(),
     };
     let seed = random_words().map_err(|source| StartError::System { what: "reading random numbers", source })?;
-    let listener = serve::bind(&config.socket)?;
-    let capacity = config.capacity.per_worker(config.workers);
-    let workers = spawn_workers(config, kind, &capacity, seed)?;
+    // The socket comes after what another forwarder may hold: one that cannot start leaves none behind.
     let indexes = open_indexes(config)?;
     let hops = Hops::open()?;
     let crypto = AnyProvider::new(kind)?;
+    let listener = serve::bind(&config.socket)?;
+    let capacity = config.capacity.per_worker(config.workers);
+    let workers = spawn_workers(config, kind, &capacity, seed)?;
     tracing::info!(provider = %kind, note, workers = config.workers, "data plane started");
     let fixed = Fixed { provider: kind.to_string(), provider_note: note, polling: config.polling };
     let planner = Planner::new(PlannerConfig { workers: config.workers, capacity });
@@ -136,7 +137,9 @@ fn spawn_workers(
     }
     for a in 0..engines.len() {
         let (left, right) = engines.split_at_mut(a + 1);
-        right.iter_mut().for_each(|b| Engine::connect(&mut left[a], b));
+        for b in right {
+            Engine::connect(&mut left[a], b);
+        }
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut workers = Vec::new();

@@ -130,6 +130,7 @@ impl Builder {
             legs: t.legs.len(),
             tuples: t.legs.len(),
             ingress: t.ingress.len(),
+            learned: 0,
             egress: t.egress.len(),
             lists: t.ingress.len() + t.sources.len(),
             cells: 1_024,

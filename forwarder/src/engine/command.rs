@@ -39,10 +39,10 @@ pub enum Command {
         /// Its next version.
         config: Option<IngressConfig>,
     },
-    /// Sets which workers have receivers of an ingress stream. A wider set than needed is harmless.
+    /// Sets which workers have receivers of a list. A wider set than needed is harmless.
     Workers {
-        /// The ingress stream.
-        slot: u32,
+        /// The list.
+        list: u32,
         /// One bit a worker.
         workers: u64,
     },

@@ -20,9 +20,22 @@ pub enum Event {
     StreamLearned {
         /// The leg.
         leg: u32,
-        /// Which of the leg's rules.
+        /// The list of the rule that matched.
         rule: u32,
         /// The SSRC it now stands for.
+        ssrc: Ssrc,
+        /// The stream's slot.
+        slot: u32,
+        /// Its number as a source.
+        source: u32,
+    },
+    /// A learned stream was forgotten.
+    StreamForgotten {
+        /// The leg.
+        leg: u32,
+        /// The list of its rule.
+        rule: u32,
+        /// Its SSRC.
         ssrc: Ssrc,
     },
     /// RTCP in clear from a leg.

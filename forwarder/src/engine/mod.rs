@@ -8,6 +8,7 @@ pub mod counters;
 pub mod cursor;
 pub mod event;
 pub mod index_store;
+mod learn;
 pub mod link;
 pub mod list;
 pub mod map;
@@ -23,6 +24,7 @@ pub mod staged;
 pub mod stun;
 pub mod time;
 pub mod timers;
+pub mod trace;
 mod transmit;
 
 pub use command::Command;

@@ -7,7 +7,7 @@ use sluice_srtp::provider::Provider;
 use sluice_srtp::replay::{Receiver, ReplayError};
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::DropReason;
-use sluice_table::protocol::PacketInReason;
+use sluice_table::protocol::{Direction, PacketInReason};
 
 use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
@@ -40,12 +40,15 @@ pub(super) struct Input<'a> {
     pub remote: Address,
     pub payload: &'a [u8],
     pub path: Path,
+    /// The whole frame; of a stray only the payload is left.
+    pub frame: Option<&'a [u8]>,
 }
 
 /// A packet that passed every check that needs no key.
 #[derive(Debug)]
 struct Candidate<'a> {
     packet: &'a [u8],
+    frame: Option<&'a [u8]>,
     remote: Address,
     header: RtpHeader,
     leg: u32,
@@ -64,8 +67,11 @@ impl<C: Provider> Engine<C> {
         for input in inputs {
             match self.admit(now, input) {
                 Ok(Some(candidate)) => candidates.push(candidate),
-                Ok(None) => {}
-                Err(reason) => self.counters.drop(reason),
+                Ok(None) => self.trace_in(now, input.frame, None, None),
+                Err(reason) => {
+                    self.counters.drop(reason);
+                    self.trace_in(now, input.frame, None, Some(reason));
+                }
             }
         }
         if candidates.is_empty() {
@@ -74,16 +80,27 @@ impl<C: Provider> Engine<C> {
         self.open(&mut candidates);
         for candidate in candidates {
             let cell = candidate.cell;
-            let (leg, ingress) = (candidate.leg as usize, candidate.ingress as usize);
-            match self.accept(now, candidate) {
+            let (leg, ingress, frame) = (candidate.leg as usize, candidate.ingress as usize, candidate.frame);
+            let result = self.accept(now, candidate);
+            self.trace_in(now, frame, Some(leg as u32), result.err());
+            match result {
                 Ok(()) => {}
                 Err(reason) => {
                     self.counters.drop(reason);
                     self.legs[leg].stats.dropped += 1;
-                    self.ingress[ingress].dropped += 1;
+                    if let Some(row) = self.ingress.get_mut(ingress) {
+                        row.dropped += 1;
+                    }
                 }
             }
             self.slab.release(cell);
+        }
+    }
+
+    #[inline(always)]
+    fn trace_in(&mut self, now: Nanos, frame: Option<&[u8]>, leg: Option<u32>, dropped: Option<DropReason>) {
+        if let (Some(tap), Some(frame)) = (&mut self.tap, frame) {
+            tap.see(now, Direction::In, leg, dropped, frame);
         }
     }
 
@@ -143,7 +160,7 @@ impl<C: Provider> Engine<C> {
             RtpError::Header => DropReason::RtpHeader,
         })?;
         let key = StreamKey { leg: owner.leg, ssrc: header.ssrc };
-        let slot = self.streams.get(key).ok_or(DropReason::UnknownSsrc)?;
+        let Some(slot) = self.known_stream(key) else { return self.admit_unlisted(now, input, owner, header) };
         let generation = self.generation;
         let leg_row = &mut self.legs[owner.leg as usize];
         let leg = leg_row.config.get(generation).ok_or(DropReason::UnknownTuple)?;
@@ -186,11 +203,51 @@ impl<C: Provider> Engine<C> {
         let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
         Ok(Candidate {
             packet,
+            frame: input.frame,
             remote: input.remote,
             header,
             leg: owner.leg,
             ingress: slot,
             index,
+            cell,
+            profile,
+            result: Err(OpenError::Pending),
+        })
+    }
+
+    /// A packet of an SSRC that is not listed: opened at rollover 0 if a learn rule could match it (DESIGN §2).
+    fn admit_unlisted<'a>(
+        &mut self,
+        now: Nanos,
+        input: &Input<'a>,
+        owner: TupleOwner,
+        header: RtpHeader,
+    ) -> Result<Candidate<'a>, DropReason> {
+        let row = &mut self.legs[owner.leg as usize];
+        let leg = row.config.get(self.generation).ok_or(DropReason::UnknownTuple)?;
+        if !leg.rules.iter().any(|rule| rule.payload_types & (1 << header.payload_type) != 0) {
+            return Err(DropReason::UnknownSsrc);
+        }
+        if header.len > HEADER_ROOM || input.payload.len() - header.len > PAYLOAD_ROOM {
+            return Err(DropReason::RtpHeader);
+        }
+        let profile = match &leg.inbound {
+            _ if leg.plain => None,
+            Some(keys) => Some(keys.profile()),
+            None => return Err(DropReason::NoKey),
+        };
+        if !row.attempts.take(ATTEMPTS, 1, now) {
+            return Err(DropReason::LearnBudget);
+        }
+        let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
+        Ok(Candidate {
+            packet: input.payload,
+            frame: input.frame,
+            remote: input.remote,
+            index: PacketIndex::new(0, header.seq),
+            header,
+            leg: owner.leg,
+            ingress: UNLISTED,
             cell,
             profile,
             result: Err(OpenError::Pending),
@@ -241,13 +298,17 @@ impl<C: Provider> Engine<C> {
     }
 
     /// An opened packet takes effect: replay window, index row, statistics, and on to its receivers.
-    fn accept(&mut self, now: Nanos, candidate: Candidate<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, now: Nanos, mut candidate: Candidate<'_>) -> Result<(), DropReason> {
         let payload_len = candidate.result.map_err(|error| match error {
             OpenError::Short => DropReason::Truncated,
             OpenError::Tag | OpenError::Pending => DropReason::AuthTag,
             OpenError::Refused => DropReason::NoKey,
         })?;
         let generation = self.generation;
+        if candidate.ingress == UNLISTED {
+            self.legs[candidate.leg as usize].attempts.give_back(ATTEMPTS, 1); // only failures cost
+            candidate.ingress = self.learn(now, candidate.leg, candidate.packet, &candidate.header)?;
+        }
         let row = &mut self.ingress[candidate.ingress as usize];
         let config = row.config.get(generation).ok_or(DropReason::Removed)?;
         let receiver = row.receiver.as_mut().ok_or(DropReason::Removed)?;
@@ -262,6 +323,7 @@ impl<C: Provider> Engine<C> {
         let learned = leg.remote.is_none() && leg_row.learned.is_none();
         if learned {
             leg_row.learned = Some(candidate.remote);
+            leg_row.attempts.give_back(ATTEMPTS, 1);
         }
         let header = &candidate.header;
         let cell = self.slab.write(candidate.cell);
@@ -277,6 +339,7 @@ impl<C: Provider> Engine<C> {
         }
         cell.meta = Meta {
             list: config.list,
+            source: config.source,
             index: candidate.index.as_u64(),
             timestamp: header.timestamp,
             ssrc: header.ssrc,
@@ -293,7 +356,7 @@ impl<C: Provider> Engine<C> {
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
         self.counters.opened += 1;
-        let workers = row.workers;
+        let workers = self.lists[config.list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
         }
@@ -380,7 +443,10 @@ impl<C: Provider> Engine<C> {
 }
 
 /// How often a packet may be opened on the mere chance that it belongs to a leg (DESIGN §2).
-const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000));
+pub(super) const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000));
+
+/// Stands for the slot of a stream that is not listed.
+const UNLISTED: u32 = u32::MAX;
 
 fn replay_reason(error: ReplayError) -> DropReason {
     match error {
@@ -391,7 +457,7 @@ fn replay_reason(error: ReplayError) -> DropReason {
 
 /// The header extension elements whose ids the leg negotiated.
 #[inline]
-fn known_elements(
+pub(super) fn known_elements(
     extensions: &ExtensionMap,
     packet: &[u8],
     header: &RtpHeader,

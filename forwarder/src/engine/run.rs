@@ -13,6 +13,7 @@ use super::command::{Command, Garbage};
 use super::counters::Counters;
 use super::cursor::{Cursors, Held};
 use super::event::Event;
+use super::learn::Learned;
 use super::link::Link;
 use super::link::Message;
 use super::list::List;
@@ -25,6 +26,7 @@ use super::rows::{EgressRow, IngressRow, LegRow, StreamKey, TupleKey, TupleOwner
 use super::staged::{Generation, Staged};
 use super::stun::StunState;
 use super::time::Nanos;
+use super::trace::{Row, Tap};
 use crate::io::{BURST, RxFrame};
 use crate::wire::frame::{Address, FrameError, parse};
 
@@ -46,6 +48,8 @@ pub struct Capacity {
     pub tuples: usize,
     /// Ingress streams of this worker's legs.
     pub ingress: usize,
+    /// Ingress streams that learn rules can make, beside those.
+    pub learned: usize,
     /// Egress streams of this worker's legs.
     pub egress: usize,
     /// Lists: ingress streams and virtual sources of all workers.
@@ -56,7 +60,16 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Capacity { endpoints: 16, legs: 1024, tuples: 8192, ingress: 8192, egress: 16_384, lists: 16_384, cells: 4096 }
+        Capacity {
+            endpoints: 16,
+            legs: 1024,
+            tuples: 8192,
+            ingress: 8192,
+            learned: 1024,
+            egress: 16_384,
+            lists: 16_384,
+            cells: 4096,
+        }
     }
 }
 
@@ -93,6 +106,7 @@ pub struct Engine<C> {
     pub(super) legs: Vec<LegRow>,
     pub(super) streams: FlatMap<StreamKey, u32>,
     pub(super) ingress: Vec<IngressRow>,
+    pub(super) learned: Learned,
     pub(super) lists: Vec<List>,
     pub(super) egress: Vec<EgressRow>,
     pub(super) slab: Slab,
@@ -103,6 +117,8 @@ pub struct Engine<C> {
     pub(super) counters: Counters,
     pub(super) outgoing: OutgoingQueue,
     pub(super) stun: StunState,
+    /// The running trace, if any.
+    pub(super) tap: Option<Box<Tap>>,
     events: Vec<Event>,
     garbage: Vec<Garbage>,
 }
@@ -124,8 +140,9 @@ impl<C: Provider> Engine<C> {
             free_tuples: fill(capacity.tuples),
             listeners: Vec::new(),
             legs: std::iter::repeat_with(LegRow::default).take(capacity.legs).collect(),
-            streams: FlatMap::new(capacity.ingress, seed),
-            ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress).collect(),
+            streams: FlatMap::new(capacity.ingress + capacity.learned, seed),
+            ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress + capacity.learned).collect(),
+            learned: Learned::new(capacity.ingress as u32, capacity.learned as u32),
             lists: std::iter::repeat_with(List::default).take(capacity.lists).collect(),
             egress: std::iter::repeat_with(empty_egress).take(capacity.egress).collect(),
             cursors: Cursors::new(capacity.cells * usize::from(workers.max(1)), capacity.lists),
@@ -135,6 +152,7 @@ impl<C: Provider> Engine<C> {
             counters: Counters::default(),
             outgoing: OutgoingQueue::new(),
             stun: StunState::new(capacity.legs, worker, seed),
+            tap: None,
             events: Vec::with_capacity(MAX_EVENTS),
             garbage: Vec::with_capacity(MAX_EVENTS),
         }
@@ -171,7 +189,7 @@ impl<C: Provider> Engine<C> {
                             continue;
                         };
                         let payload = &frame[datagram.payload_at..datagram.payload_at + datagram.payload_len];
-                        inputs.push(Input { endpoint, remote: datagram.source, payload, path });
+                        inputs.push(Input { endpoint, remote: datagram.source, payload, path, frame: Some(frame) });
                     }
                     Err(error) => self.counters.drop(match error {
                         FrameError::Truncated => DropReason::Truncated,
@@ -207,7 +225,7 @@ impl<C: Provider> Engine<C> {
                     Some(Message::Stray { cell, len, endpoint, remote }) => {
                         self.counters.stray_in += 1;
                         let payload = &link.memory.read(cell).payload[..usize::from(len)];
-                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray });
+                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray, frame: None });
                         strays.push(cell);
                     }
                     None => break,
@@ -260,7 +278,7 @@ impl<C: Provider> Engine<C> {
                 let old = self.ingress[slot as usize].config.stage(now, next, config);
                 self.garbage.extend(old.map(Garbage::Ingress));
             }
-            Command::Workers { slot, workers } => self.ingress[slot as usize].workers = workers,
+            Command::Workers { list, workers } => self.lists[list as usize].workers = workers,
             Command::Egress { slot, config } => {
                 let row = &mut self.egress[slot as usize];
                 let here = row.config.get(now).map(|config| config.list);
@@ -295,6 +313,7 @@ impl<C: Provider> Engine<C> {
                 self.emit(Event::Flipped(generation));
             }
             Command::SweepLeg(slot) => {
+                self.forget_outdated(slot);
                 let row = &mut self.legs[slot as usize];
                 let old = row.config.sweep(now);
                 if row.config.get(now).is_none() {
@@ -403,6 +422,16 @@ impl<C: Provider> Engine<C> {
     /// The worker's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Starts or ends a trace; returns the one before.
+    pub fn set_tap(&mut self, tap: Option<Box<Tap>>) -> Option<Box<Tap>> {
+        std::mem::replace(&mut self.tap, tap)
+    }
+
+    /// Swaps traced rows for an empty vector; returns how many were missed.
+    pub fn take_trace(&mut self, empty: &mut Vec<Row>) -> u64 {
+        self.tap.as_mut().map_or(0, |tap| tap.take(empty))
     }
 
     /// Packets whose fan-out is not finished.

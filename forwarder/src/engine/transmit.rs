@@ -231,7 +231,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
             row.incarnation = config.incarnation;
         }
         let incoming =
-            Incoming { source: meta.list, index: meta.index, timestamp: meta.timestamp, arrival: meta.arrival };
+            Incoming { source: meta.source, index: meta.index, timestamp: meta.timestamp, arrival: meta.arrival };
         let Some(mapped) = row.rewriter.map(incoming) else {
             self.ports.cancel(leg.port, frame);
             return Turned::Drop(DropReason::LatePacket);

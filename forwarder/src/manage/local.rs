@@ -105,13 +105,17 @@ impl<I: Indexes, R: Routes> Local<I, R> {
             return;
         }
         for (engine, stage) in self.engines.iter_mut().zip(plan.stage) {
-            stage.into_iter().for_each(|command| engine.command(command));
+            for command in stage {
+                engine.command(command);
+            }
         }
         for engine in &mut self.engines {
             engine.command(Command::Flip(plan.generation));
         }
         for (engine, sweep) in self.engines.iter_mut().zip(plan.sweep) {
-            sweep.into_iter().for_each(|command| engine.command(command));
+            for command in sweep {
+                engine.command(command);
+            }
             engine.garbage().for_each(drop);
         }
     }

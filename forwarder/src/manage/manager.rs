@@ -15,6 +15,7 @@ use super::indexes::Indexes;
 use super::packets::{PacketCounts, PacketLink};
 use super::planner::{Deps, Plan, Planner};
 use super::router::Router;
+use super::tracing::TraceAsk;
 use crate::engine::Command;
 use crate::engine::event::Event as EngineEvent;
 use crate::engine::staged::Generation;
@@ -40,6 +41,8 @@ pub enum Ask {
     Packets(PacketLink),
     /// The packet connection has something.
     PacketsWaiting,
+    /// A trace; the answer says whether it started.
+    Trace(TraceAsk, Sender<Response>),
     /// End.
     Stop,
 }
@@ -55,6 +58,15 @@ pub struct Fixed {
     pub polling: crate::config::Polling,
 }
 
+/// A stream that a learn rule made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LearnedStream {
+    pub worker: u8,
+    pub slot: u32,
+    pub source: u32,
+    pub ssrc: sluice_srtp::Ssrc,
+}
+
 /// The management thread's state.
 pub struct Manager {
     pub(super) planner: Planner,
@@ -67,6 +79,7 @@ pub struct Manager {
     hops: Hops,
     random: Box<dyn FnMut() -> u64>,
     flipped: Vec<Generation>,
+    #[allow(clippy::vec_box, reason = "readings travel boxed and go on boxed")]
     readings: Vec<Box<Reading>>,
     subscribers: Vec<SyncSender<EventRecord>>,
     pub(super) packets: Option<PacketLink>,
@@ -76,6 +89,9 @@ pub struct Manager {
     /// What steering was last told: tuples by endpoint, and the slots of their legs.
     steered: HashMap<(Name, SocketAddr), u32>,
     learning: BTreeSet<Name>,
+    /// Streams that learn rules made, by rule.
+    pub(super) learned: BTreeMap<Name, LearnedStream>,
+    pub(super) trace: Option<super::tracing::Running>,
     last_confirm: Instant,
     last_resolve: Instant,
 }
@@ -118,6 +134,8 @@ impl Manager {
             transactions: BTreeMap::new(),
             steered: HashMap::new(),
             learning: BTreeSet::new(),
+            learned: BTreeMap::new(),
+            trace: None,
             last_confirm: Instant::now(),
             last_resolve: Instant::now(),
         }
@@ -134,10 +152,15 @@ impl Manager {
                 Ok(Ask::Subscribe(subscriber)) => self.subscribers.push(subscriber),
                 Ok(Ask::Packets(link)) => self.packets = Some(link),
                 Ok(Ask::PacketsWaiting) => {}
+                Ok(Ask::Trace(ask, reply)) => {
+                    let started = self.start_trace(ask);
+                    let _ = reply.send(started.map_or_else(Response::Refused, |()| Response::Ok));
+                }
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.packets_down();
+            self.fetch_trace();
             self.reports();
             self.follow_routes();
         }
@@ -219,6 +242,8 @@ impl Manager {
                 for name in gone {
                     self.endpoints.close(&name, &self.workers);
                 }
+                let table = self.planner.table();
+                self.learned.retain(|rule, _| table.learn.contains_key(rule));
                 self.publish(Event::TableChanged { generation: generation.0 });
                 Ok(generation)
             }
@@ -323,6 +348,8 @@ impl Manager {
                     Report::Event(event) => self.engine_event(worker as u8, event),
                     Report::Garbage(garbage) => drop(garbage),
                     Report::Closed(port) => drop(port),
+                    Report::Ended(tap) => drop(tap),
+                    Report::Trace(rows, missed) => self.traced(worker as u8, rows, missed),
                     Report::Read(reading) => self.readings.push(reading),
                 }
             }
@@ -341,7 +368,21 @@ impl Manager {
                     self.publish(Event::LegTuple { leg: name, address: remote });
                 }
             }
-            EngineEvent::StreamLearned { .. } => {}
+            EngineEvent::StreamLearned { leg, rule, ssrc, slot, source } => {
+                let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
+                let (Some(rule), Some(leg)) = names else { return };
+                tracing::info!(%rule, %leg, ssrc = ssrc.0, "stream learned");
+                self.learned.insert(rule.clone(), LearnedStream { worker, slot, source, ssrc });
+                self.publish(Event::StreamLearned { rule, leg, ssrc });
+            }
+            EngineEvent::StreamForgotten { leg, rule, ssrc } => {
+                let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
+                let (Some(rule), Some(leg)) = names else { return };
+                if self.learned.get(&rule).is_some_and(|stream| stream.ssrc == ssrc) {
+                    self.learned.remove(&rule);
+                }
+                self.publish(Event::StreamForgotten { rule, leg, ssrc });
+            }
             EngineEvent::RtcpIn { leg, bytes } => {
                 let Some(leg) = self.planner.leg_name(worker, leg).cloned() else { return };
                 self.packet_up(PacketMessage::RtcpIn { leg, bytes: bytes.into() });
@@ -420,6 +461,12 @@ impl Manager {
             std::thread::yield_now();
         }
         got
+    }
+
+    /// The SSRC of a source that an egress stream carries.
+    pub(super) fn source_ssrc(&self, source: u32) -> Option<sluice_srtp::Ssrc> {
+        let learned = self.learned.values().find(|s| s.source == source);
+        self.planner.source_ssrc(source).or(learned.map(|s| s.ssrc))
     }
 
     fn publish(&mut self, event: Event) {

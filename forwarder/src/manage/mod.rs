@@ -13,5 +13,6 @@ mod report;
 pub mod route;
 pub mod router;
 pub mod serve;
+pub mod tracing;
 
 pub use planner::{Plan, Planner, PlannerConfig};

@@ -9,7 +9,7 @@ use sluice_srtp::Ssrc;
 use sluice_srtp::key::{KeyId, MasterKey, SessionKeys};
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::{Refusal, Refused};
-use sluice_table::{Change, EntryKind, ExtensionIds, Kind, Leg, LegKind, Name, Remote, Table};
+use sluice_table::{Change, EntryKind, ExtensionIds, Ingress, Kind, Leg, LegKind, Name, Remote, Table};
 
 use super::ice::{self, IcePlan};
 use super::indexes::{Direction, Indexes};
@@ -19,12 +19,13 @@ use crate::engine::Command;
 use crate::engine::index_store::IndexHandle;
 use crate::engine::police::Rate;
 use crate::engine::rows::{
-    EgressConfig, ExtensionMap, IngressConfig, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
+    EgressConfig, ExtensionMap, IngressConfig, LearnRule, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
 };
 use crate::engine::rtcp::{KEY_ROW, RtcpConfig};
 use crate::engine::run::Capacity;
 use crate::engine::staged::Generation;
 use crate::engine::time::Nanos;
+use crate::index_file::store::StoreError;
 use crate::wire::frame::Address;
 
 /// How far ahead of its rate a peer may burst: a key frame arrives at once.
@@ -107,6 +108,8 @@ struct StreamSlot {
     /// The index row of this stream under this incarnation of its leg's key.
     row: IndexHandle,
     incarnation: u64,
+    /// Of ingress streams: the number egress streams know this one by.
+    source: u32,
 }
 
 /// Members of a list at a worker, and the storage the worker has for them.
@@ -127,6 +130,8 @@ pub struct Planner {
     table: Table,
     generation: Generation,
     incarnations: u64,
+    /// Source numbers given out; below 2^31.
+    numbers: u32,
     endpoints: BTreeMap<Name, u16>,
     endpoint_slots: Pool,
     legs: HashMap<Name, LegState>,
@@ -137,6 +142,8 @@ pub struct Planner {
     egress_slots: Vec<Pool>,
     list_ids: Pool,
     sources: HashMap<Name, u32>,
+    /// Lists of learn rules.
+    rules: HashMap<Name, u32>,
     /// By list, then worker.
     rooms: HashMap<(u32, u8), Room>,
     /// Which workers each ingress list was last told to feed.
@@ -160,11 +167,13 @@ impl Planner {
             table: Table::default(),
             generation: Generation(0),
             incarnations: 0,
+            numbers: 0,
             endpoints: BTreeMap::new(),
             legs: HashMap::new(),
             ingress: HashMap::new(),
             egress: HashMap::new(),
             sources: HashMap::new(),
+            rules: HashMap::new(),
             rooms: HashMap::new(),
             fed: HashMap::new(),
             tuples: HashMap::new(),
@@ -228,9 +237,14 @@ impl Planner {
         self.endpoints.get(name).copied()
     }
 
-    /// The ingress list of an SSRC, by list number.
-    pub fn list_ssrc(&self, list: u32) -> Option<Ssrc> {
-        self.ingress.iter().find(|(_, s)| s.list == list).map(|((_, ssrc), _)| *ssrc)
+    /// The SSRC of a listed stream by the source number egress streams know it by.
+    pub fn source_ssrc(&self, source: u32) -> Option<Ssrc> {
+        self.ingress.iter().find(|(_, s)| s.source == source).map(|((_, ssrc), _)| *ssrc)
+    }
+
+    /// The learn rule of a list.
+    pub fn rule_name(&self, list: u32) -> Option<&Name> {
+        self.rules.iter().find(|(_, l)| **l == list).map(|(name, _)| name)
     }
 
     /// Use and size of every pool, by what it holds.
@@ -252,7 +266,7 @@ impl Planner {
         next.validate().map_err(Refused::invalid)?;
         let changes = self.table.diff(&next);
         self.check_capacity(&next)?;
-        self.check_key_reuse(&next, deps.indexes)?;
+        Self::check_key_reuse(&next, deps.indexes)?;
         self.carry_out(next, changes, &BTreeSet::new(), deps)
     }
 
@@ -293,7 +307,7 @@ impl Planner {
             ("endpoints", next.endpoints.len(), c.endpoints),
             ("legs", next.legs.len(), c.legs * workers),
             ("tuples", self.tuples_during(next), c.tuples),
-            ("lists", next.ingress.len() + next.sources.len(), c.lists),
+            ("lists", next.ingress.len() + next.sources.len() + next.learn.len(), c.lists),
         ];
         for (what, used, size) in wanted {
             if used > size {
@@ -301,21 +315,30 @@ impl Planner {
             }
         }
         // A slot given up by this commit is free only after it, so additions must fit beside what is there.
+        let add = next.endpoints.keys().filter(|name| !self.endpoints.contains_key(*name)).count();
+        if add > self.endpoint_slots.free() {
+            return Err(full("endpoints", next.endpoints.len(), c.endpoints));
+        }
+        let homes = self.homes(next)?;
         let mut add = vec![[0usize; 2]; workers];
-        let fallback = 0u8;
-        for row in next.ingress.values().filter(|r| !self.ingress.contains_key(&(r.leg.clone(), r.ssrc))) {
-            add[usize::from(self.legs.get(&row.leg).map_or(fallback, |l| l.worker))][0] += 1;
+        let new_in = |row: &&Ingress| !self.ingress.contains_key(&(row.leg.clone(), row.ssrc));
+        for row in next.ingress.values().filter(new_in) {
+            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][0] += 1;
         }
         for row in next.egress.values().filter(|r| !self.egress.contains_key(&(r.leg.clone(), r.ssrc))) {
-            add[usize::from(self.legs.get(&row.leg).map_or(fallback, |l| l.worker))][1] += 1;
+            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][1] += 1;
         }
-        let free = |pools: &[Pool]| pools.iter().map(Pool::free).sum::<usize>();
-        let (new_in, new_out): (usize, usize) = add.iter().fold((0, 0), |(a, b), w| (a + w[0], b + w[1]));
-        if new_in > free(&self.ingress_slots) {
-            return Err(full("ingress streams", next.ingress.len(), c.ingress * workers));
+        for (worker, [new_in, new_out]) in add.iter().enumerate() {
+            if *new_in > self.ingress_slots[worker].free() {
+                return Err(full("ingress streams", next.ingress.len(), c.ingress * workers));
+            }
+            if *new_out > self.egress_slots[worker].free() {
+                return Err(full("egress streams", next.egress.len(), c.egress * workers));
+            }
         }
-        if new_out > free(&self.egress_slots) {
-            return Err(full("egress streams", next.egress.len(), c.egress * workers));
+        let new_sources = next.sources.keys().filter(|name| !self.sources.contains_key(*name)).count();
+        if add.iter().map(|[new_in, _]| new_in).sum::<usize>() + new_sources > self.list_ids.free() {
+            return Err(full("lists", next.ingress.len() + next.sources.len(), c.lists));
         }
         Ok(())
     }
@@ -332,7 +355,7 @@ impl Planner {
     }
 
     /// A static key whose index rows were given up must not seal again (DESIGN §2).
-    fn check_key_reuse(&self, next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
+    fn check_key_reuse(next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
         for (name, row) in &next.egress {
             let Some(leg) = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse) else { continue };
             let Some(key) = &leg.outbound else { continue };
@@ -376,8 +399,8 @@ impl Planner {
             freed.rows.push(old.row);
         }
         let (Some(key), Some(id)) = (key, id) else { return Ok(None) };
-        deps.indexes.hold(id).map_err(no_row)?;
-        let row = deps.indexes.row(id, KEY_ROW, direction).map_err(no_row)?;
+        deps.indexes.hold(id).map_err(|error| no_row(&error))?;
+        let row = deps.indexes.row(id, KEY_ROW, direction).map_err(|error| no_row(&error))?;
         Ok(Some(Keyed { id, keys: Arc::new(deps.crypto.expand(key)), incarnation: self.incarnation(), row }))
     }
 
@@ -427,6 +450,7 @@ impl Planner {
 
         self.remove_streams(&next, &mut plan, &mut freed);
         self.remove_legs(&next, &mut plan, &mut freed);
+        self.put_rules(&next, &mut freed)?;
         self.put_legs(&next, &mut touched, &mut plan, &mut freed, deps)?;
         self.put_ingress(&next, &touched, &mut plan, &mut freed, deps)?;
         self.put_sources(&next, &mut plan)?;
@@ -498,6 +522,35 @@ impl Planner {
         }
     }
 
+    /// Gives every learn rule a list. The rules themselves are part of their leg's configuration.
+    fn put_rules(&mut self, next: &Table, freed: &mut Freed) -> Result<(), Refused> {
+        let gone: Vec<Name> = self.rules.keys().filter(|name| !next.learn.contains_key(*name)).cloned().collect();
+        freed.lists.extend(gone.iter().filter_map(|name| self.rules.remove(name)));
+        for name in next.learn.keys() {
+            if !self.rules.contains_key(name) {
+                let list = self.list_ids.take();
+                let list = list.ok_or_else(|| full("lists", next.learn.len(), self.config.capacity.lists))?;
+                self.rules.insert(name.clone(), list);
+            }
+        }
+        Ok(())
+    }
+
+    fn rules_of(&self, leg: &Name, table: &Table) -> Box<[LearnRule]> {
+        let limits = &table.legs[leg].limits;
+        let text = |value: &Option<String>| value.as_deref().and_then(|v| arrayvec::ArrayString::from(v).ok());
+        let rule = |(name, row): (&Name, &sluice_table::Learn)| LearnRule {
+            list: self.rules[name],
+            mid: text(&row.mid),
+            rid: text(&row.rid),
+            repaired_rid: text(&row.repaired_rid),
+            payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
+            kind: row.kind,
+            byte_rate: stream_rate(limits, row.kind),
+        };
+        table.learn.iter().filter(|(_, row)| row.leg == *leg).map(rule).collect()
+    }
+
     fn put_legs<C: Provider>(
         &mut self,
         next: &Table,
@@ -551,10 +604,11 @@ impl Planner {
                 None => IcePlan::default(),
             };
             self.names.insert((state.worker, state.slot), name.clone());
-            let config = leg_config(leg, slot, &state);
+            let rules = self.rules_of(name, next);
+            let config = leg_config(leg, slot, &state, rules);
             plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
             plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));
-            self.listen(name, next, slot, &mut state, plan);
+            Self::listen(name, next, slot, &mut state, plan);
             self.legs.insert(name.clone(), state);
         }
         Ok(())
@@ -569,12 +623,36 @@ impl Planner {
         }
     }
 
+    /// The worker a new leg goes to, when as many legs as `planned` says went to each one already.
+    fn emptiest(&self, planned: &[usize]) -> Option<usize> {
+        let load = |w: &usize| {
+            self.egress_slots[*w].used() + self.ingress_slots[*w].used() + self.leg_slots[*w].used() + planned[*w]
+        };
+        (0..self.leg_slots.len()).filter(|w| self.leg_slots[*w].free() > planned[*w]).min_by_key(|w| (load(w), *w))
+    }
+
+    /// The worker of every leg of a table, new ones where [`new_leg`](Self::new_leg) will put them.
+    fn homes<'t>(&self, next: &'t Table) -> Result<HashMap<&'t Name, u8>, Refused> {
+        let mut planned = vec![0; self.leg_slots.len()];
+        let mut homes = HashMap::with_capacity(next.legs.len());
+        for name in next.legs.keys() {
+            let worker = match self.legs.get(name) {
+                Some(leg) => leg.worker,
+                None => {
+                    let full = || full("legs", next.legs.len(), self.config.capacity.legs * planned.len());
+                    let worker = self.emptiest(&planned).ok_or_else(full)?;
+                    planned[worker] += 1;
+                    worker as u8
+                }
+            };
+            homes.insert(name, worker);
+        }
+        Ok(homes)
+    }
+
     fn new_leg(&mut self) -> Result<LegState, Refused> {
-        let emptiest = (0..self.leg_slots.len())
-            .filter(|w| self.leg_slots[*w].free() > 0)
-            .min_by_key(|w| {
-                (self.egress_slots[*w].used() + self.ingress_slots[*w].used() + self.leg_slots[*w].used(), *w)
-            })
+        let emptiest = self
+            .emptiest(&vec![0; self.leg_slots.len()])
             .ok_or_else(|| full("legs", self.legs.len() + 1, self.config.capacity.legs))?;
         let slot = self.leg_slots[emptiest].take().ok_or_else(|| full("legs", 1, 0))?;
         Ok(LegState {
@@ -591,7 +669,7 @@ impl Planner {
     }
 
     /// Tells every worker by which SSRCs a leg without an address is found.
-    fn listen(&mut self, name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
+    fn listen(name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
         let wanted: BTreeSet<Ssrc> = if state.remote.is_some() {
             BTreeSet::new()
         } else {
@@ -628,32 +706,35 @@ impl Planner {
             let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Receive, freed)?;
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
             let (worker, leg_slot) = (leg.worker, leg.slot);
-            let (slot, list) = match known {
-                Some(at) => (at.slot, at.list),
-                None => {
-                    let pool = &mut self.ingress_slots[usize::from(worker)];
-                    let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
-                    let list = self.list_ids.take();
-                    (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
+            let source = match &known {
+                Some(at) if at.incarnation == incarnation => at.source,
+                _ => {
+                    self.numbers = (self.numbers + 1) & 0x7fff_ffff;
+                    self.numbers
                 }
             };
-            let limits = &next.legs[&row.leg].limits;
-            let bits = match row.kind {
-                Kind::Audio => limits.audio_bits_per_second,
-                Kind::Video => limits.video_bits_per_second,
+            let (slot, list) = if let Some(at) = known {
+                (at.slot, at.list)
+            } else {
+                let pool = &mut self.ingress_slots[usize::from(worker)];
+                let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
+                let list = self.list_ids.take();
+                (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
             };
             let config = IngressConfig {
                 leg: leg_slot,
                 ssrc: row.ssrc,
                 list,
+                source,
                 kind: row.kind,
                 payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
-                byte_rate: Rate::bits_per_second(bits, BURST),
+                byte_rate: stream_rate(&next.legs[&row.leg].limits, row.kind),
                 resume: index.next(),
                 index: index.pin(),
                 incarnation,
+                learned: false,
             };
-            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
+            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source });
             plan.stage[usize::from(worker)].push(Command::Ingress { slot, config: Some(config) });
             plan.sweep[usize::from(worker)].push(Command::SweepIngress(slot));
         }
@@ -662,7 +743,7 @@ impl Planner {
             self.legs.iter().filter(|(_, l)| l.remote.is_none()).map(|(n, _)| n.clone()).collect();
         for name in learning {
             let (Some(mut state), Some(leg)) = (self.legs.remove(&name), next.legs.get(&name)) else { continue };
-            self.listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
+            Self::listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
             self.legs.insert(name, state);
         }
         Ok(())
@@ -686,10 +767,7 @@ impl Planner {
                 }
             };
             self.sources.insert(name.clone(), list);
-            let input = |table: &Table, of: Option<&Name>| {
-                let row = table.ingress.get(of?)?;
-                self.ingress.get(&(row.leg.clone(), row.ssrc)).map(|s| s.list)
-            };
+            let input = |table: &Table, of: Option<&Name>| self.list_of(table, of?);
             let before = known.and(self.table.sources.get(name)).and_then(|s| input(&self.table, s.input.as_ref()));
             let now = input(next, row.input.as_ref());
             if before == now && known.is_some() {
@@ -711,6 +789,14 @@ impl Planner {
         Ok(())
     }
 
+    /// The list of an ingress stream or a learn rule.
+    fn list_of(&self, table: &Table, name: &Name) -> Option<u32> {
+        match table.ingress.get(name) {
+            Some(row) => self.ingress.get(&(row.leg.clone(), row.ssrc)).map(|s| s.list),
+            None => self.rules.get(name).copied(),
+        }
+    }
+
     fn put_egress<C: Provider>(
         &mut self,
         next: &Table,
@@ -730,7 +816,12 @@ impl Planner {
                     let source = &next.sources[&row.source];
                     (*list, source.clock_rate, source.kind)
                 }
-                (None, None) => continue, // a learn rule that matched nothing yet
+                (None, None) => {
+                    let (Some(rule), Some(list)) = (next.learn.get(&row.source), self.rules.get(&row.source)) else {
+                        continue; // refused by validation
+                    };
+                    (*list, rule.clock_rate, rule.kind)
+                }
             };
             let moved = known.as_ref().is_some_and(|at| at.list != list);
             if known.is_some() && !moved && !touched.egress.contains(name) && !touched.keyed.contains(&row.leg) {
@@ -740,12 +831,11 @@ impl Planner {
             let (worker, key) = (leg.worker, leg.outbound.as_ref().map(|k| (k.id, k.incarnation)));
             let leg_slot = leg.slot;
             let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Send, freed)?;
-            let slot = match &known {
-                Some(at) => at.slot,
-                None => {
-                    let pool = &mut self.egress_slots[usize::from(worker)];
-                    pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
-                }
+            let slot = if let Some(at) = &known {
+                at.slot
+            } else {
+                let pool = &mut self.egress_slots[usize::from(worker)];
+                pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
             };
             if let Some(at) = known.as_ref().filter(|at| at.list != list) {
                 self.room(at.list, worker).members -= 1;
@@ -770,7 +860,7 @@ impl Planner {
                 index: index.pin(),
                 incarnation,
             };
-            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
+            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source: 0 });
             plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(config) });
             plan.sweep[usize::from(worker)].push(Command::SweepEgress(slot));
         }
@@ -798,30 +888,30 @@ impl Planner {
         }
     }
 
-    /// Tells ingress workers which workers have receivers: wider before the flip, exact after it.
+    /// Tells the workers that packets arrive at which workers have receivers: wider before the flip, exact after it.
     fn feed(&mut self, next: &Table, plan: &mut Plan) {
-        let mut wanted: HashMap<u32, u64> = HashMap::new();
-        let bit = |rooms: &HashMap<(u32, u8), Room>, list: u32, workers: u8| {
-            (0..workers)
-                .filter(|w| rooms.get(&(list, *w)).is_some_and(|r| r.members > 0))
-                .fold(0u64, |b, w| b | (1 << w))
+        let receivers = |list: u32| {
+            let has = |w: &u8| self.rooms.get(&(list, *w)).is_some_and(|room| room.members > 0);
+            (0..self.config.workers).filter(has).fold(0u64, |bits, w| bits | (1 << w))
         };
-        for at in self.ingress.values() {
-            wanted.insert(at.list, bit(&self.rooms, at.list, self.config.workers));
+        // By list: the worker its packets arrive at, and where they go.
+        let mut wanted: HashMap<u32, (u8, u64)> =
+            self.ingress.values().map(|at| (at.list, (at.worker, receivers(at.list)))).collect();
+        for (name, row) in &next.learn {
+            let list = self.rules[name];
+            wanted.insert(list, (self.legs[&row.leg].worker, receivers(list)));
         }
         for (name, row) in &next.sources {
-            let Some(input) = row.input.as_ref().and_then(|i| next.ingress.get(i)) else { continue };
-            let Some(at) = self.ingress.get(&(input.leg.clone(), input.ssrc)) else { continue };
-            let bits = bit(&self.rooms, self.sources[name], self.config.workers);
-            *wanted.entry(at.list).or_default() |= bits;
+            let Some(input) = row.input.as_ref().and_then(|input| self.list_of(next, input)) else { continue };
+            if let Some((_, bits)) = wanted.get_mut(&input) {
+                *bits |= receivers(self.sources[name]);
+            }
         }
-        for at in self.ingress.values() {
-            let now = wanted[&at.list];
-            let before = self.fed.insert(at.list, now).unwrap_or(0);
+        for (list, (worker, now)) in wanted {
+            let before = self.fed.insert(list, now).unwrap_or(0);
             if now != before {
-                let worker = usize::from(at.worker);
-                plan.stage[worker].push(Command::Workers { slot: at.slot, workers: now | before });
-                plan.sweep[worker].push(Command::Workers { slot: at.slot, workers: now });
+                plan.stage[usize::from(worker)].push(Command::Workers { list, workers: now | before });
+                plan.sweep[usize::from(worker)].push(Command::Workers { list, workers: now });
             }
         }
     }
@@ -883,7 +973,16 @@ impl Touched {
                 EntryKind::Egress => {
                     touched.egress.insert(name.clone());
                 }
-                EntryKind::Source | EntryKind::Learn => {}
+                EntryKind::Learn => {
+                    let leg = |table: &Table| table.learn.get(name).map(|rule| rule.leg.clone());
+                    touched
+                        .legs
+                        .extend([leg(old), leg(next)].into_iter().flatten().filter(|l| next.legs.contains_key(l)));
+                    touched
+                        .egress
+                        .extend(next.egress.iter().filter(|(_, r)| r.source == *name).map(|(n, _)| n.clone()));
+                }
+                EntryKind::Source => {}
             }
         }
         touched
@@ -920,13 +1019,13 @@ fn row_of(
     if key.is_none() {
         return Ok(IndexHandle::detached());
     }
-    indexes.row(id, ssrc, direction).map_err(no_row)
+    indexes.row(id, ssrc, direction).map_err(|error| no_row(&error))
 }
 
 /// The incarnation of streams on legs without keys.
 const PLAIN: u64 = 0x504c_4149_4e00_0001;
 
-fn no_row(error: crate::index_file::store::StoreError) -> Refused {
+fn no_row(error: &StoreError) -> Refused {
     Refused::new(Refusal::Capacity, error.to_string(), "raise [capacity] and start the forwarder again")
 }
 
@@ -938,7 +1037,7 @@ fn full(what: &str, wanted: usize, size: usize) -> Refused {
     )
 }
 
-fn leg_config(leg: &Leg, endpoint: u16, state: &LegState) -> LegConfig {
+fn leg_config(leg: &Leg, endpoint: u16, state: &LegState, rules: Box<[LearnRule]>) -> LegConfig {
     let (port, template, mtu) = match state.route.clone() {
         Some(route) => (route.port, route.template, route.mtu),
         None => (crate::engine::PortId(0), None, 1_500),
@@ -953,6 +1052,8 @@ fn leg_config(leg: &Leg, endpoint: u16, state: &LegState) -> LegConfig {
         template,
         port,
         extensions: extension_map(&leg.extensions),
+        rules,
+        inbound_incarnation: state.inbound.as_ref().map_or(PLAIN, |k| k.incarnation),
         byte_rate: Rate::bits_per_second(leg.limits.bits_per_second, BURST),
         packet_rate: Rate::per_second(u64::from(leg.limits.packets_per_second), BURST),
         ice: leg.ice.as_ref().map(|ice| ice::config(ice, &state.ice)),
@@ -962,6 +1063,14 @@ fn leg_config(leg: &Leg, endpoint: u16, state: &LegState) -> LegConfig {
             incarnation: state.inbound.as_ref().map_or(PLAIN, |key| key.incarnation),
         },
     }
+}
+
+fn stream_rate(limits: &sluice_table::Limits, kind: Kind) -> Rate {
+    let bits = match kind {
+        Kind::Audio => limits.audio_bits_per_second,
+        Kind::Video => limits.video_bits_per_second,
+    };
+    Rate::bits_per_second(bits, BURST)
 }
 
 fn extension_map(ids: &ExtensionIds) -> ExtensionMap {

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use sluice_table::protocol::{
     Call, Decoder, Greeting, Hello, PACKET_LIMIT, PacketMessage, Refusal, Refused, Reply, Request, Response, Role,
-    TABLE_LIMIT, encode,
+    TABLE_LIMIT, TraceFilter, encode,
 };
 
 use super::manager::Ask;
 use super::packets::{DOWN, PacketLink, UP};
+use super::tracing::TraceAsk;
 
 /// A client that sends nothing for this long during the handshake is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -24,6 +25,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const EVENTS: usize = 1_024;
 /// How often a silent subscriber is looked at: it may be gone.
 const LOOK: Duration = Duration::from_secs(1);
+/// Trace records that wait for a slow client; more are counted as missed.
+const TRACE_QUEUE: usize = 1_024;
 /// Connections served at a time.
 const CONNECTIONS: usize = 64;
 
@@ -88,10 +91,11 @@ pub fn accept(listener: &UnixListener, asks: &Sender<Ask>) {
         }
         let (asks, place) = (asks.clone(), places.clone());
         let thread = std::thread::Builder::new().name("table".to_owned()).spawn(move || {
-            let _place = place;
+            let place = place;
             if let Err(error) = Connection::new(stream).serve(&asks) {
                 tracing::debug!(%error, "table connection ended");
             }
+            drop(place);
         });
         if let Err(error) = thread {
             tracing::warn!(%error, "no thread for a table connection");
@@ -163,8 +167,13 @@ impl Connection {
 
     fn table(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
         while let Some(Call { id, request }) = self.read::<Call>()? {
-            if matches!(request, Request::Subscribe) {
-                return self.subscribe(id, asks);
+            match request {
+                Request::Subscribe => return self.subscribe(id, asks),
+                Request::Trace { filter, sample, count } => {
+                    self.trace(id, asks, filter, sample, count)?;
+                    continue;
+                }
+                _ => {}
             }
             let stopping =
                 || Refused::new(Refusal::Stopping, "the forwarder is stopping", "connect again once it runs");
@@ -172,6 +181,45 @@ impl Connection {
             self.write(&Reply { id, response })?;
         }
         Ok(())
+    }
+
+    /// Records until there were enough or the client goes.
+    fn trace(
+        &mut self,
+        id: u32,
+        asks: &Sender<Ask>,
+        filter: TraceFilter,
+        sample: u32,
+        count: u64,
+    ) -> std::io::Result<()> {
+        let (sink, records) = sync_channel(TRACE_QUEUE);
+        let (reply, answer) = channel();
+        let started = asks.send(Ask::Trace(TraceAsk { filter, sample, count, sink }, reply)).is_ok();
+        let Ok(response) = answer.recv() else { return Ok(()) };
+        let refused = !matches!(response, Response::Ok);
+        self.write(&Reply { id, response })?;
+        if refused || !started {
+            return Ok(());
+        }
+        let mut ended = false;
+        for response in records {
+            ended |= matches!(response, Response::TraceEnd { .. });
+            // `Ok` only asks whether anybody is still there.
+            if !matches!(response, Response::Ok) {
+                self.write(&Reply { id, response })?;
+            } else if self.gone()? {
+                return Err(std::io::ErrorKind::ConnectionReset.into());
+            }
+        }
+        if ended { Ok(()) } else { self.write(&Reply { id, response: Response::TraceEnd { missed: 0 } }) }
+    }
+
+    /// Whether the client closed the connection.
+    fn gone(&self) -> std::io::Result<bool> {
+        self.stream.set_nonblocking(true)?;
+        let peeked = rustix::net::recv(&self.stream, &mut [0u8; 1], rustix::net::RecvFlags::PEEK);
+        self.stream.set_nonblocking(false)?;
+        Ok(matches!(peeked, Ok((_, 0))))
     }
 
     /// Events until the client goes; the connection serves nothing else from here on.
@@ -184,16 +232,10 @@ impl Connection {
         loop {
             match received.recv_timeout(LOOK) {
                 Ok(event) => self.write(&Reply { id, response: Response::Event(event) })?,
-                Err(RecvTimeoutError::Timeout) if !self.is_gone() => {}
+                Err(RecvTimeoutError::Timeout) if !self.gone()? => {}
                 Err(_) => return Ok(()),
             }
         }
-    }
-
-    /// Whether the client closed its end.
-    fn is_gone(&self) -> bool {
-        use rustix::net::{RecvFlags, recv};
-        matches!(recv(&self.stream, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((0, _)))
     }
 
     /// Packets in both directions until the client goes or another one takes its place.

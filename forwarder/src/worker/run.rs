@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use sluice_srtp::provider::{AnyProvider, Provider};
+use sluice_srtp::{PacketIndex, Receiver};
 
 use super::ports::WorkerPorts;
 use super::wake::Waker;
@@ -153,6 +154,15 @@ impl Worker {
                     self.read(&mut reading);
                     let _ = self.reports.push(Report::Read(reading));
                 }
+                Order::Trace(tap) => {
+                    if let Some(ended) = self.engine.set_tap(tap) {
+                        let _ = self.reports.push(Report::Ended(ended));
+                    }
+                }
+                Order::TakeTrace(mut rows) => {
+                    let missed = self.engine.take_trace(&mut rows);
+                    let _ = self.reports.push(Report::Trace(rows, missed));
+                }
                 Order::Stop => return None,
             }
         }
@@ -191,7 +201,7 @@ impl Worker {
             *sample = engine.ingress_row(*slot).map(|row| IngressSample {
                 packets: row.packets,
                 bytes: row.payload_bytes,
-                index: row.receiver.as_ref().and_then(|r| r.highest()).map(|i| i.as_u64()),
+                index: row.receiver.as_ref().and_then(Receiver::highest).map(PacketIndex::as_u64),
                 first: row.first_index,
             });
         }
@@ -199,7 +209,7 @@ impl Worker {
             *sample = engine.egress_row(*slot).map(|row| EgressSample {
                 packets: row.packets,
                 bytes: row.bytes,
-                index: if row.packets > 0 { row.window.highest().map(|i| i.as_u64()) } else { None },
+                index: if row.packets > 0 { row.window.highest().map(PacketIndex::as_u64) } else { None },
                 epochs: row.rewriter.epochs(),
                 source: row.rewriter.source(),
             });
