@@ -205,7 +205,7 @@ impl<I: PacketIo> Sender<I> {
         let impaired = self.impairer.is_active();
         for Pending { mut frame, stream, len, .. } in pending {
             let template = &self.publishers[self.streams[stream].publisher].template;
-            let len = template.finish(&mut frame, RTP_LEN + len + self.tag, 0, self.checksum);
+            let len = template.write(&mut frame, RTP_LEN + len + self.tag, 0, self.checksum);
             if impaired {
                 let (first, second) = match self.impairer.decide() {
                     Fate::Lost => (None, None),
