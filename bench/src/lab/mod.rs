@@ -16,9 +16,10 @@ use clap::Args;
 use serde::Serialize;
 use sluice_forwarder::io::PollMode;
 use sluice_srtp::Profile;
+use sluice_srtp::bench::{Shape, bare_open, bare_seal};
 
 use crate::error::BenchError;
-use crate::generate::{Rate, payload, print_json, seconds};
+use crate::generate::{Rate, payload, print_json, provider, seconds};
 use crate::keys::Protection;
 use crate::latency::Percentiles;
 pub(crate) use net::Net;
@@ -180,6 +181,17 @@ pub(crate) struct Report {
     discarded: Vec<Discarded>,
 }
 
+/// What the cipher alone costs, on the core of the process under test, right after the runs.
+#[derive(Debug, Serialize)]
+struct Cipher {
+    /// Nanoseconds to fill a job and seal it, a key for every receiver.
+    bare_seal_ns: f64,
+    /// Nanoseconds to fill a job and open it, a key for every publisher.
+    bare_open_ns: f64,
+    /// `added_cpu_us` over the cost of what the cipher does for one packet sent: one seal and its share of one open.
+    added_over_bare: f64,
+}
+
 /// Two targets in turn.
 #[derive(Debug, Serialize)]
 struct Comparison {
@@ -192,6 +204,7 @@ struct Comparison {
     cpu_ratio: f64,
     /// Median over pairs of the difference.
     added_cpu_us: f64,
+    cipher: Option<Cipher>,
 }
 
 /// Measures and prints the report.
@@ -206,13 +219,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let pairs = |value: &dyn Fn(&Trial, &Trial) -> f64| {
         median(rounds.iter().map(|round| value(&round[0].0, &round[1].0)).collect())
     };
+    let added_cpu_us = pairs(&|a, b| a.cpu_us_per_packet - b.cpu_us_per_packet);
     print_json(&Comparison {
         rate_ratio: pairs(&|a, b| a.egress_pps / b.egress_pps),
         cpu_ratio: pairs(&|a, b| a.cpu_us_per_packet / b.cpu_us_per_packet),
-        added_cpu_us: pairs(&|a, b| a.cpu_us_per_packet - b.cpu_us_per_packet),
+        added_cpu_us,
+        cipher: cipher(arguments, added_cpu_us)?,
         report: first,
         against: report(arguments, other, &column(1), of(other)),
     })
+}
+
+/// Measures the cipher alone; `None` without SRTP.
+fn cipher(arguments: &Arguments, added_cpu_us: f64) -> Result<Option<Cipher>, BenchError> {
+    let Some(profile) = arguments.profile.0 else { return Ok(None) };
+    let measure = || {
+        core_affinity::set_for_current(core_affinity::CoreId { id: target::CORE });
+        let mut crypto = provider(&arguments.provider)?;
+        let shape = |keys: u32| Shape { profile, payload: arguments.payload, keys: keys as usize, packets: 200_000 };
+        let (sealing, opening) = (shape(arguments.fanout * arguments.publishers), shape(arguments.publishers));
+        let seal = median((0..5).map(|_| bare_seal(&mut crypto, sealing)).collect());
+        let open = median((0..5).map(|_| bare_open(&mut crypto, opening)).collect());
+        let both = seal + open / f64::from(arguments.fanout);
+        Ok(Cipher { bare_seal_ns: seal, bare_open_ns: open, added_over_bare: added_cpu_us * 1_000.0 / both })
+    };
+    // On a thread of its own: the pinning ends with it.
+    let measured = std::thread::scope(|scope| scope.spawn(measure).join());
+    measured
+        .unwrap_or_else(|_| {
+            Err(BenchError::Refused { what: "measuring the cipher".to_owned(), why: "the thread panicked".to_owned() })
+        })
+        .map(Some)
 }
 
 /// One measurement of one target at one rate, for the throughput search.
