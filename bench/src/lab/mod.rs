@@ -11,6 +11,7 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -20,6 +21,7 @@ use sluice_srtp::bench::{Shape, bare_open, bare_seal};
 
 use crate::error::BenchError;
 use crate::generate::{Rate, payload, print_json, provider, seconds};
+use crate::guard;
 use crate::keys::Protection;
 use crate::latency::Percentiles;
 pub(crate) use net::Net;
@@ -126,6 +128,9 @@ pub(crate) struct Arguments {
     /// Runs tried at most, for each that must count
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) attempts: u32,
+    /// Wait this long at most, before each run, for the machine to come to rest
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    pub(crate) wait_quiet: f64,
     /// Report runs that the guards would discard too
     #[arg(long)]
     pub(crate) no_guard: bool,
@@ -271,6 +276,9 @@ fn rounds(
 ) -> Result<(Vec<Vec<Counted>>, Vec<Discarded>), BenchError> {
     let (mut rounds, mut discarded) = (Vec::new(), Vec::new());
     for attempt in 1..=arguments.runs.saturating_mul(arguments.attempts) {
+        if arguments.wait_quiet > 0.0 {
+            guard::wait_quiet(Duration::from_secs_f64(arguments.wait_quiet.min(86_400.0)));
+        }
         let mut round = Vec::new();
         for target in targets {
             let (trial, drops) = trial::run(arguments, *target, rate, net)?;
