@@ -2,9 +2,11 @@
 //! table protocol. Never sees a media packet.
 
 pub mod endpoints;
+mod ice;
 pub mod indexes;
 pub mod local;
 pub mod manager;
+pub mod packets;
 pub mod planner;
 pub mod pool;
 mod report;

@@ -5,19 +5,26 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::time::Duration;
 
 use sluice_table::protocol::{
-    Call, Decoder, Greeting, Hello, PACKET_LIMIT, Refusal, Refused, Reply, Request, Response, Role, TABLE_LIMIT,
-    TraceFilter, encode,
+    Call, Decoder, Greeting, Hello, PACKET_LIMIT, PacketMessage, Refusal, Refused, Reply, Request, Response, Role,
+    TABLE_LIMIT, TraceFilter, encode,
 };
 
 use super::manager::Ask;
+use super::packets::{DOWN, PacketLink, UP};
 use super::tracing::TraceAsk;
 
 /// A client that sends nothing for this long during the handshake is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Events that wait for a subscriber; one that is further behind misses some.
+const EVENTS: usize = 1_024;
+/// How often a silent subscriber is looked at: it may be gone.
+const LOOK: Duration = Duration::from_secs(1);
 /// Trace records that wait for a slow client; more are counted as missed.
 const TRACE_QUEUE: usize = 1_024;
 /// Connections served at a time.
@@ -98,12 +105,13 @@ pub fn accept(listener: &UnixListener, asks: &Sender<Ask>) {
 
 struct Connection {
     stream: UnixStream,
+    packets: bool,
     decoder: Decoder,
 }
 
 impl Connection {
     fn new(stream: UnixStream) -> Self {
-        Connection { stream, decoder: Decoder::new(PACKET_LIMIT) }
+        Connection { stream, packets: false, decoder: Decoder::new(PACKET_LIMIT) }
     }
 
     fn read<T: serde::de::DeserializeOwned>(&mut self) -> std::io::Result<Option<T>> {
@@ -118,7 +126,9 @@ impl Connection {
                         error.to_string(),
                         "speak the table protocol of this release",
                     );
-                    let _ = self.write(&Reply { id: 0, response: Response::Refused(refused) });
+                    if !self.packets {
+                        let _ = self.write(&Reply { id: 0, response: Response::Refused(refused) });
+                    }
                     return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
                 }
             }
@@ -151,7 +161,7 @@ impl Connection {
         self.stream.set_read_timeout(None)?;
         match hello.role {
             Role::Table => self.table(asks),
-            Role::Packet => Ok(()),
+            Role::Packet => self.packets(asks),
         }
     }
 
@@ -214,15 +224,58 @@ impl Connection {
 
     /// Events until the client goes; the connection serves nothing else from here on.
     fn subscribe(&mut self, id: u32, asks: &Sender<Ask>) -> std::io::Result<()> {
-        let (events, received) = channel();
+        let (events, received) = sync_channel(EVENTS);
         if asks.send(Ask::Subscribe(events)).is_err() {
             return Ok(());
         }
         self.write(&Reply { id, response: Response::Ok })?;
-        for event in received {
-            self.write(&Reply { id, response: Response::Event(event) })?;
+        loop {
+            match received.recv_timeout(LOOK) {
+                Ok(event) => self.write(&Reply { id, response: Response::Event(event) })?,
+                Err(RecvTimeoutError::Timeout) if !self.gone()? => {}
+                Err(_) => return Ok(()),
+            }
         }
+    }
+
+    /// Packets in both directions until the client goes or another one takes its place.
+    fn packets(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
+        self.packets = true;
+        let (up, received) = sync_channel(UP);
+        let (down, taken) = sync_channel(DOWN);
+        let rung = Arc::new(AtomicBool::new(false));
+        let link = PacketLink { up, down: taken, rung: rung.clone() };
+        if asks.send(Ask::Packets(link)).is_err() {
+            return Ok(());
+        }
+        let stream = self.stream.try_clone()?;
+        let writer = std::thread::Builder::new().name("packets".to_owned()).spawn(move || {
+            write_packets(&stream, &received);
+            // Whatever ended it ends the connection.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        })?;
+        while let Some(message) = self.read::<PacketMessage>()? {
+            let sent_by_us = matches!(message, PacketMessage::PacketIn { .. } | PacketMessage::RtcpIn { .. });
+            if sent_by_us || down.send(message).is_err() {
+                break;
+            }
+            if !rung.swap(true, Ordering::SeqCst) && asks.send(Ask::PacketsWaiting).is_err() {
+                break;
+            }
+        }
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        drop(down); // the management thread lets go of its end, which ends the writer
+        let _ = writer.join();
         Ok(())
+    }
+}
+
+fn write_packets(mut stream: &UnixStream, messages: &Receiver<PacketMessage>) {
+    for message in messages {
+        let Ok(frame) = encode(&message, PACKET_LIMIT) else { continue };
+        if stream.write_all(&frame).is_err() {
+            return;
+        }
     }
 }
 

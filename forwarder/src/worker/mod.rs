@@ -90,6 +90,8 @@ pub struct LegSample {
     pub now: Nanos,
     /// Whether headers for the peer are prepared.
     pub has_hop: bool,
+    /// Whether the peer's consent ran out.
+    pub consent_lost: bool,
 }
 
 /// An ingress stream's counts.
@@ -173,6 +175,11 @@ impl WorkerHandle {
             }
         }
         Err(order)
+    }
+
+    /// Queues an order if there is room; gives it back if not.
+    pub fn offer(&self, order: Order) -> Result<(), Box<Order>> {
+        self.orders.push(order).map_err(Box::new)
     }
 
     /// Makes a sleeping worker look at its orders.

@@ -12,7 +12,7 @@ use sluice_srtp::{PacketIndex, Receiver};
 use super::ports::WorkerPorts;
 use super::wake::Waker;
 use super::{EgressSample, IngressSample, LegSample, Order, Reading, Report, Totals, WorkerHandle};
-use crate::engine::run::STEP_FRAMES;
+use crate::engine::run::{MAX_EVENTS, STEP_FRAMES};
 use crate::engine::{Engine, Nanos, Path};
 use crate::io::{PacketIo, PollMode, RxBurst};
 
@@ -100,7 +100,9 @@ impl Worker {
                 match self.options.poll {
                     PollMode::Busy => std::hint::spin_loop(),
                     PollMode::Adaptive if now.since(last_work) < SPIN => std::hint::spin_loop(),
-                    PollMode::Adaptive | PollMode::Interrupt => self.sleep(SLEEP),
+                    PollMode::Adaptive | PollMode::Interrupt => {
+                        self.sleep(SLEEP.min(Duration::from_nanos(outcome.deadline.since(now).0)));
+                    }
                 }
             }
         }
@@ -174,9 +176,11 @@ impl Worker {
     }
 
     fn report(&mut self) {
-        for event in self.engine.events() {
-            // A full queue means the management thread is gone or stuck; commits then time out there.
-            let _ = self.reports.push(Report::Event(event));
+        // Events stay where they are while the management thread is behind; the engine counts what it cannot keep.
+        if self.reports.capacity() - self.reports.len() > MAX_EVENTS {
+            for event in self.engine.events() {
+                let _ = self.reports.push(Report::Event(event));
+            }
         }
         for garbage in self.engine.garbage() {
             let _ = self.reports.push(Report::Garbage(garbage));
@@ -189,6 +193,7 @@ impl Worker {
             *sample = engine.leg_row(*slot).map(|row| LegSample {
                 stats: row.stats,
                 now,
+                consent_lost: row.ice.is_lost(),
                 has_hop: row.config.get(engine.generation()).is_some_and(|leg| leg.template.is_some()),
             });
         }
