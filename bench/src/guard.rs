@@ -4,6 +4,7 @@
 //! generator, which never sleeps, really had its core, and if nobody else was busy.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -13,6 +14,8 @@ use crate::clock;
 pub(crate) const MIN_GENERATOR_CPU: f64 = 0.97;
 /// CPU seconds of others in a run of up to 2 s; longer runs get proportionally more.
 pub(crate) const MAX_FOREIGN_CPU: f64 = 0.2;
+/// How long it must be quiet before a run.
+const QUIET_FOR: Duration = Duration::from_millis(400);
 /// Length a clock tick of `/proc/stat` has, in seconds (`USER_HZ` is 100 on Linux).
 const TICK: f64 = 0.01;
 
@@ -81,6 +84,22 @@ impl Usage {
         }
         None
     }
+}
+
+/// Waits until nobody is busy, at most `limit`; returns whether it came to that. A run in the noise would only be
+/// discarded.
+pub(crate) fn wait_quiet(limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        let before = busy_ticks(&fs::read_to_string("/proc/stat").unwrap_or_default());
+        std::thread::sleep(QUIET_FOR);
+        let after = busy_ticks(&fs::read_to_string("/proc/stat").unwrap_or_default());
+        let busy = after.saturating_sub(before) as f64 * TICK;
+        if busy < MAX_FOREIGN_CPU / 2.0 * QUIET_FOR.as_secs_f64() {
+            return true;
+        }
+    }
+    false
 }
 
 /// Busy ticks of all CPUs by the first line of `/proc/stat`.

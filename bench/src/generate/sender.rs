@@ -153,7 +153,9 @@ impl<I: PacketIo> Sender<I> {
             let due = if self.fast { self.schedule.pop_now() } else { self.schedule.pop(elapsed) };
             let Some(due) = due else { break };
             let at = if self.fast { now } else { self.start + due.at };
-            self.late.record(now as i64 - at as i64);
+            if !self.fast {
+                self.late.record(now as i64 - at as i64);
+            }
             let slot = pending.len();
             match self.build(due, at, slot) {
                 Some(one) => pending.push(one),
@@ -171,7 +173,6 @@ impl<I: PacketIo> Sender<I> {
         let index = stream.window.next().and_then(|next| stream.window.issue(next).ok())?;
         let mut frame = self.io.acquire()?;
         let template = &self.publishers[stream.publisher].template;
-        template.start(&mut frame);
         let rtp = &mut frame[template.len()..template.len() + RTP_LEN];
         rtp[0] = 0x80;
         rtp[1] = stream.payload_type | if due.marker { 0x80 } else { 0 };
@@ -205,7 +206,7 @@ impl<I: PacketIo> Sender<I> {
         let impaired = self.impairer.is_active();
         for Pending { mut frame, stream, len, .. } in pending {
             let template = &self.publishers[self.streams[stream].publisher].template;
-            let len = template.finish(&mut frame, RTP_LEN + len + self.tag, 0, self.checksum);
+            let len = template.write(&mut frame, RTP_LEN + len + self.tag, 0, self.checksum);
             if impaired {
                 let (first, second) = match self.impairer.decide() {
                     Fate::Lost => (None, None),

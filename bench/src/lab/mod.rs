@@ -11,14 +11,17 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use sluice_forwarder::io::PollMode;
 use sluice_srtp::Profile;
+use sluice_srtp::bench::{Shape, bare_open, bare_seal};
 
 use crate::error::BenchError;
-use crate::generate::{Rate, payload, print_json, seconds};
+use crate::generate::{Rate, payload, print_json, provider, seconds};
+use crate::guard;
 use crate::keys::Protection;
 use crate::latency::Percentiles;
 pub(crate) use net::Net;
@@ -125,6 +128,9 @@ pub(crate) struct Arguments {
     /// Runs tried at most, for each that must count
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) attempts: u32,
+    /// Wait this long at most, before each run, for the machine to come to rest
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    pub(crate) wait_quiet: f64,
     /// Report runs that the guards would discard too
     #[arg(long)]
     pub(crate) no_guard: bool,
@@ -180,6 +186,17 @@ pub(crate) struct Report {
     discarded: Vec<Discarded>,
 }
 
+/// What the cipher alone costs, on the core of the process under test, right after the runs.
+#[derive(Debug, Serialize)]
+struct Cipher {
+    /// Nanoseconds to fill a job and seal it, a key for every receiver.
+    bare_seal_ns: f64,
+    /// Nanoseconds to fill a job and open it, a key for every publisher.
+    bare_open_ns: f64,
+    /// `added_cpu_us` over the cost of what the cipher does for one packet sent: one seal and its share of one open.
+    added_over_bare: f64,
+}
+
 /// Two targets in turn.
 #[derive(Debug, Serialize)]
 struct Comparison {
@@ -192,6 +209,7 @@ struct Comparison {
     cpu_ratio: f64,
     /// Median over pairs of the difference.
     added_cpu_us: f64,
+    cipher: Option<Cipher>,
 }
 
 /// Measures and prints the report.
@@ -206,13 +224,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     let pairs = |value: &dyn Fn(&Trial, &Trial) -> f64| {
         median(rounds.iter().map(|round| value(&round[0].0, &round[1].0)).collect())
     };
+    let added_cpu_us = pairs(&|a, b| a.cpu_us_per_packet - b.cpu_us_per_packet);
     print_json(&Comparison {
         rate_ratio: pairs(&|a, b| a.egress_pps / b.egress_pps),
         cpu_ratio: pairs(&|a, b| a.cpu_us_per_packet / b.cpu_us_per_packet),
-        added_cpu_us: pairs(&|a, b| a.cpu_us_per_packet - b.cpu_us_per_packet),
+        added_cpu_us,
+        cipher: cipher(arguments, added_cpu_us)?,
         report: first,
         against: report(arguments, other, &column(1), of(other)),
     })
+}
+
+/// Measures the cipher alone; `None` without SRTP.
+fn cipher(arguments: &Arguments, added_cpu_us: f64) -> Result<Option<Cipher>, BenchError> {
+    let Some(profile) = arguments.profile.0 else { return Ok(None) };
+    let measure = || {
+        core_affinity::set_for_current(core_affinity::CoreId { id: target::CORE });
+        let mut crypto = provider(&arguments.provider)?;
+        let shape = |keys: u32| Shape { profile, payload: arguments.payload, keys: keys as usize, packets: 200_000 };
+        let (sealing, opening) = (shape(arguments.fanout * arguments.publishers), shape(arguments.publishers));
+        let seal = median((0..5).map(|_| bare_seal(&mut crypto, sealing)).collect());
+        let open = median((0..5).map(|_| bare_open(&mut crypto, opening)).collect());
+        let both = seal + open / f64::from(arguments.fanout);
+        Ok(Cipher { bare_seal_ns: seal, bare_open_ns: open, added_over_bare: added_cpu_us * 1_000.0 / both })
+    };
+    // On a thread of its own: the pinning ends with it.
+    let measured = std::thread::scope(|scope| scope.spawn(measure).join());
+    measured
+        .unwrap_or_else(|_| {
+            Err(BenchError::Refused { what: "measuring the cipher".to_owned(), why: "the thread panicked".to_owned() })
+        })
+        .map(Some)
 }
 
 /// One measurement of one target at one rate, for the throughput search.
@@ -234,6 +276,9 @@ fn rounds(
 ) -> Result<(Vec<Vec<Counted>>, Vec<Discarded>), BenchError> {
     let (mut rounds, mut discarded) = (Vec::new(), Vec::new());
     for attempt in 1..=arguments.runs.saturating_mul(arguments.attempts) {
+        if arguments.wait_quiet > 0.0 {
+            guard::wait_quiet(Duration::from_secs_f64(arguments.wait_quiet.min(86_400.0)));
+        }
         let mut round = Vec::new();
         for target in targets {
             let (trial, drops) = trial::run(arguments, *target, rate, net)?;

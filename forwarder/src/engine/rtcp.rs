@@ -121,7 +121,7 @@ impl<C: Provider> Engine<C> {
 }
 
 /// Whether a compound packet's lengths add up (RFC 3550 §6.1, RFC 5506 allows reduced size).
-pub(super) fn well_formed(mut packet: &[u8]) -> bool {
+pub fn well_formed(mut packet: &[u8]) -> bool {
     while !packet.is_empty() {
         if packet.len() < 4 || packet[0] >> 6 != 2 {
             return false;
