@@ -151,13 +151,12 @@ impl Manager {
                 }
                 Ok(Ask::Subscribe(subscriber)) => self.subscribers.push(subscriber),
                 Ok(Ask::Packets(link)) => self.packets = Some(link),
-                Ok(Ask::PacketsWaiting) => {}
                 Ok(Ask::Trace(ask, reply)) => {
                     let started = self.start_trace(ask);
                     let _ = reply.send(started.map_or_else(Response::Refused, |()| Response::Ok));
                 }
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Ask::PacketsWaiting) | Err(RecvTimeoutError::Timeout) => {}
             }
             self.packets_down();
             self.fetch_trace();

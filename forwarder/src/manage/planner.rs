@@ -595,10 +595,7 @@ impl Planner {
                 self.table.legs.get(name).and_then(|old| old.ice.as_ref()).filter(|_| state.ice.incarnation > 0);
             state.ice = match &leg.ice {
                 Some(ice) => IcePlan {
-                    incarnation: match ice::starts_over(former, ice) {
-                        true => self.incarnation(),
-                        false => state.ice.incarnation,
-                    },
+                    incarnation: if ice::starts_over(former, ice) { self.incarnation() } else { state.ice.incarnation },
                     ways: ice.tuples.iter().map(|tuple| (*tuple, route(*tuple))).collect(),
                 },
                 None => IcePlan::default(),
