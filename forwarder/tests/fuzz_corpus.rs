@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use sluice_forwarder::engine::rtcp::well_formed;
+use sluice_forwarder::engine::stun::message::{BINDING, Builder, Class, IntegrityKey, Message, Role as IceRole};
 use sluice_forwarder::io::headers::{Headers, write_udp_checksum};
 use sluice_forwarder::wire::{frame, rtp};
 use sluice_srtp::Profile;
@@ -73,6 +74,14 @@ fn call(request: Request) -> Vec<u8> {
     body(2, &Call { id: 1, request })
 }
 
+fn stun(class: Class, attributes: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; 256];
+    let builder = attributes(Builder::new(&mut bytes, class, BINDING, &[7; 12]));
+    let len = builder.finish(&IntegrityKey::new("seed password")).unwrap();
+    bytes.truncate(len);
+    bytes
+}
+
 /// Inputs that reach the inside of each parser.
 fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     match target {
@@ -93,6 +102,18 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             let report = [0x80, 201, 0, 1, 0, 0, 0, 7];
             let feedback = [0x8f, 205, 0, 4, 0, 0, 0, 7, 0, 0, 0, 8, 0, 1, 0, 2, 0, 0, 0, 0];
             vec![("report", report.to_vec()), ("compound", [&report[..], &feedback].concat())]
+        }
+        "stun" => {
+            let request = stun(Class::Request, |builder| {
+                builder.username("ours", "theirs").priority(9).role(IceRole::Controlling, 7).use_candidate()
+            });
+            // Behind a fingerprint mutations end at the door.
+            let mut open = request[..request.len() - 8].to_vec();
+            open[3] -= 8;
+            let mapped = "[2001:db8::1]:5".parse::<std::net::SocketAddr>().unwrap();
+            let response = stun(Class::Success, |builder| builder.mapped(mapped.into()));
+            let error = stun(Class::Error, |builder| builder.error(487));
+            vec![("request", request), ("no-fingerprint", open), ("response", response), ("error", error)]
         }
         "table_protocol" => {
             let changes = vec![
@@ -142,6 +163,7 @@ fn every_seed_is_committed_and_understood() {
                 "frame" => frame::parse(&bytes).is_ok(),
                 "rtp" => rtp::parse(&bytes).is_ok(),
                 "rtcp" => well_formed(&bytes),
+                "stun" => Message::parse(&bytes).is_ok(),
                 "table_protocol" => sluice_table::protocol::frame::decode::<Call>(&bytes[1..]).is_ok() || bytes[0] != 2,
                 _ => {
                     let origin = Origin { file: PathBuf::from("/nonexistent/seed.toml"), mode: 0o600 };

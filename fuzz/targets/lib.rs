@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_forwarder::engine::rtcp::well_formed;
+use sluice_forwarder::engine::stun::message::{Builder, IntegrityKey, MAX_BUILT, Message};
 use sluice_forwarder::io::headers::Headers;
 use sluice_forwarder::wire::extension::{BlockWriter, Elements};
 use sluice_forwarder::wire::frame::{Class, classify, parse};
@@ -18,8 +19,14 @@ use sluice_table::protocol::{Call, Decoder, Greeting, Hello, PacketMessage, Repl
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Names are those of the binaries and of the directories below `corpus`.
-pub const TARGETS: &[Target] =
-    &[("frame", frame), ("rtp", rtp), ("rtcp", rtcp), ("table_protocol", table_protocol), ("table_file", table_file)];
+pub const TARGETS: &[Target] = &[
+    ("frame", frame),
+    ("rtp", rtp),
+    ("rtcp", rtcp),
+    ("stun", stun),
+    ("table_protocol", table_protocol),
+    ("table_file", table_file),
+];
 
 /// Ethernet, VLAN, IP and UDP headers by both readers, and the class of the payload.
 pub fn frame(data: &[u8]) {
@@ -73,6 +80,36 @@ pub fn rtp(data: &[u8]) {
         .map(|e| (e.id, &out[usize::from(e.at)..usize::from(e.at) + usize::from(e.len)]))
         .collect();
     assert_eq!(read, found);
+}
+
+/// STUN: nothing verifies without the password, and what was read is written again and read back.
+pub fn stun(data: &[u8]) {
+    let Ok(message) = Message::parse(data) else { return };
+    let key = IntegrityKey::new("a password of fuzzing");
+    assert!(!message.verify(&IntegrityKey::new("another password")) || !message.verify(&key));
+    let mut out = [0; MAX_BUILT];
+    let mut builder = Builder::new(&mut out, message.class, message.method, &message.transaction);
+    if let Some(mapped) = message.mapped {
+        builder = builder.mapped(mapped);
+    }
+    if let Some(priority) = message.priority {
+        builder = builder.priority(priority);
+    }
+    if let Some((role, tie_breaker)) = message.role {
+        builder = builder.role(role, tie_breaker);
+    }
+    if message.use_candidate {
+        builder = builder.use_candidate();
+    }
+    if let Some(code) = message.error {
+        builder = builder.error(code);
+    }
+    let len = builder.finish(&key).expect("room for every attribute once");
+    let again = Message::parse(&out[..len]).expect("what was built parses");
+    assert!(again.fingerprint && again.verify(&key) && !again.unknown_required);
+    let facts =
+        |m: &Message<'_>| (m.class, m.method, m.transaction, m.mapped, m.priority, m.role, m.use_candidate, m.error);
+    assert_eq!(facts(&again), facts(&message));
 }
 
 /// Compound RTCP: lengths that add up cover the packet exactly.
