@@ -1,6 +1,8 @@
 //! The lab as root, at a rate that any machine reaches: both namespaces, the forwarder by `AF_XDP` and by kernel
 //! sockets, the baseline. Nothing is timed; packets are counted.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot start fails")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader};
