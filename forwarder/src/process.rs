@@ -137,7 +137,9 @@ fn spawn_workers(
     }
     for a in 0..engines.len() {
         let (left, right) = engines.split_at_mut(a + 1);
-        right.iter_mut().for_each(|b| Engine::connect(&mut left[a], b));
+        for b in right {
+            Engine::connect(&mut left[a], b);
+        }
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut workers = Vec::new();
@@ -178,7 +180,7 @@ fn random_words() -> std::io::Result<[u64; 2]> {
 /// given up are remembered for a while.
 fn open_indexes(config: &Config) -> Result<Box<dyn Indexes + Send>, StartError> {
     let c = &config.capacity;
-    let rows = ((c.ingress + c.egress + c.legs * 2) * 2).min(MAX_ROWS as usize) as u32;
+    let rows = ((c.ingress + c.egress + c.legs * 4) * 2).min(MAX_ROWS as usize) as u32;
     let file = IndexFile::open(&config.state.join("indexes"), rows)?;
     Ok(Box::new(IndexStore::new(std::sync::Arc::new(file))?))
 }

@@ -124,7 +124,7 @@ fn random_commits_never_reuse_an_index_or_leak() {
         for (n, receiver_key) in receiver_keys.iter().enumerate() {
             world.peers.insert(peer(100 + n as u32), Peer::new(receiver_key));
         }
-        let mut subscribed = vec![0usize; 8];
+        let mut subscribed = [0usize; 8];
         for round in 0..120u64 {
             let mut table = base_table();
             for (n, publisher_key) in keys.iter().enumerate() {

@@ -59,7 +59,7 @@ fn events(world: &mut World) -> Vec<String> {
                 Event::StreamLearned { ssrc, .. } => all.push(format!("learned {}", ssrc.0)),
                 Event::StreamForgotten { ssrc, .. } => all.push(format!("forgot {}", ssrc.0)),
                 Event::RemoteLearned { remote, .. } => {
-                    all.push(format!("remote {}", std::net::SocketAddr::from(remote)))
+                    all.push(format!("remote {}", std::net::SocketAddr::from(remote)));
                 }
                 _ => {}
             }

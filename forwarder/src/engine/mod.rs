@@ -12,6 +12,7 @@ mod learn;
 pub mod link;
 pub mod list;
 pub mod map;
+mod outgoing;
 pub mod police;
 pub mod ports;
 pub mod receive;
@@ -20,7 +21,10 @@ pub mod rows;
 pub mod rtcp;
 pub mod run;
 pub mod staged;
+pub mod stun;
 pub mod time;
+pub mod timers;
+pub mod trace;
 mod transmit;
 
 pub use command::Command;

@@ -14,7 +14,10 @@ pub struct Rate {
 impl Rate {
     /// `units` per second with bursts of up to `burst` of time; zero units lets nothing through.
     pub const fn per_second(units: u64, burst: Nanos) -> Rate {
-        let cost = if units == 0 { u64::MAX } else { (1_000_000_000u64 << 16) / units };
+        let cost = match (1_000_000_000u64 << 16).checked_div(units) {
+            Some(cost) => cost,
+            None => u64::MAX,
+        };
         Rate { cost, burst: burst.0 }
     }
 

@@ -7,6 +7,7 @@ use sluice_srtp::provider::Provider;
 use sluice_srtp::replay::{Receiver, ReplayError};
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::DropReason;
+use sluice_table::protocol::{Direction, PacketInReason};
 
 use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
@@ -39,12 +40,15 @@ pub(super) struct Input<'a> {
     pub remote: Address,
     pub payload: &'a [u8],
     pub path: Path,
+    /// The whole frame; of a stray only the payload is left.
+    pub frame: Option<&'a [u8]>,
 }
 
 /// A packet that passed every check that needs no key.
 #[derive(Debug)]
 struct Candidate<'a> {
     packet: &'a [u8],
+    frame: Option<&'a [u8]>,
     remote: Address,
     header: RtpHeader,
     leg: u32,
@@ -63,8 +67,11 @@ impl<C: Provider> Engine<C> {
         for input in inputs {
             match self.admit(now, input) {
                 Ok(Some(candidate)) => candidates.push(candidate),
-                Ok(None) => {}
-                Err(reason) => self.counters.drop(reason),
+                Ok(None) => self.trace_in(now, input.frame, None, None),
+                Err(reason) => {
+                    self.counters.drop(reason);
+                    self.trace_in(now, input.frame, None, Some(reason));
+                }
             }
         }
         if candidates.is_empty() {
@@ -73,8 +80,10 @@ impl<C: Provider> Engine<C> {
         self.open(&mut candidates);
         for candidate in candidates {
             let cell = candidate.cell;
-            let (leg, ingress) = (candidate.leg as usize, candidate.ingress as usize);
-            match self.accept(now, candidate) {
+            let (leg, ingress, frame) = (candidate.leg as usize, candidate.ingress as usize, candidate.frame);
+            let result = self.accept(now, candidate);
+            self.trace_in(now, frame, Some(leg as u32), result.err());
+            match result {
                 Ok(()) => {}
                 Err(reason) => {
                     self.counters.drop(reason);
@@ -88,13 +97,20 @@ impl<C: Provider> Engine<C> {
         }
     }
 
+    #[inline(always)]
+    fn trace_in(&mut self, now: Nanos, frame: Option<&[u8]>, leg: Option<u32>, dropped: Option<DropReason>) {
+        if let (Some(tap), Some(frame)) = (&mut self.tap, frame) {
+            tap.see(now, Direction::In, leg, dropped, frame);
+        }
+    }
+
     /// Everything that can be decided without a key. `Ok(None)` means the packet went elsewhere.
     fn admit<'a>(&mut self, now: Nanos, input: &Input<'a>) -> Result<Option<Candidate<'a>>, DropReason> {
         let packet = input.payload;
         let class = classify(packet);
         let key = TupleKey { endpoint: input.endpoint, remote: input.remote };
         let Some(owner) = self.owner_of(key, class, packet) else {
-            return self.unknown(input, class);
+            return self.unknown(now, input, class);
         };
         if owner.worker != self.worker {
             return self.hand_over(input, owner);
@@ -108,14 +124,22 @@ impl<C: Provider> Engine<C> {
             Path::Stray => row.stats.stray += 1,
         }
         row.stats.bytes += packet.len() as u64;
+        // STUN has limits of its own: a flood of media must not cost the leg its consent.
+        if class == Class::Stun {
+            let result = self.receive_stun(now, input, owner.leg);
+            self.legs[owner.leg as usize].stats.dropped += u64::from(result.is_err());
+            return result.map(|()| None);
+        }
         if !row.packets.take(leg.packet_rate, 1, now) || !row.bytes.take(leg.byte_rate, packet.len() as u64, now) {
             row.stats.dropped += 1;
             return Err(DropReason::PolicedLeg);
         }
         match class {
             Class::Rtp => {}
-            Class::Rtcp => return self.control_packet(input, owner, class),
-            Class::Stun | Class::Dtls => return self.control_packet(input, owner, class),
+            Class::Rtcp => return self.receive_rtcp(now, packet, owner.leg).map(|()| None),
+            Class::Stun | Class::Dtls => {
+                return self.packet_in(now, input, Some(owner.leg), PacketInReason::Dtls).map(|()| None);
+            }
             Class::Other => {
                 row.stats.dropped += 1;
                 return Err(if packet.is_empty() { DropReason::ZeroLength } else { DropReason::FirstByte });
@@ -179,6 +203,7 @@ impl<C: Provider> Engine<C> {
         let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
         Ok(Candidate {
             packet,
+            frame: input.frame,
             remote: input.remote,
             header,
             leg: owner.leg,
@@ -217,6 +242,7 @@ impl<C: Provider> Engine<C> {
         let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
         Ok(Candidate {
             packet: input.payload,
+            frame: input.frame,
             remote: input.remote,
             index: PacketIndex::new(0, header.seq),
             header,
@@ -383,18 +409,13 @@ impl<C: Provider> Engine<C> {
     }
 
     /// A packet of a tuple that belongs to no leg: STUN and DTLS go up, the rest ends here.
-    fn unknown<T>(&mut self, input: &Input<'_>, class: Class) -> Result<Option<T>, DropReason> {
+    fn unknown<T>(&mut self, now: Nanos, input: &Input<'_>, class: Class) -> Result<Option<T>, DropReason> {
         match class {
-            Class::Stun | Class::Dtls => {
-                self.counters.packet_in += 1;
-                self.emit(Event::PacketIn {
-                    leg: None,
-                    endpoint: input.endpoint,
-                    from: input.remote,
-                    bytes: input.payload.into(),
-                });
-                Ok(None)
+            Class::Stun => {
+                super::stun::message::Message::parse(input.payload).map_err(|_| DropReason::StunMalformed)?;
+                self.packet_in(now, input, None, PacketInReason::StunUnknown).map(|()| None)
             }
+            Class::Dtls => self.packet_in(now, input, None, PacketInReason::Dtls).map(|()| None),
             Class::Rtp | Class::Rtcp => Err(DropReason::UnknownTuple),
             Class::Other if input.payload.is_empty() => Err(DropReason::ZeroLength),
             Class::Other => Err(DropReason::FirstByte),
@@ -418,26 +439,6 @@ impl<C: Provider> Engine<C> {
             self.slab.release(cell);
             Err(DropReason::StrayOverflow)
         }
-    }
-
-    /// RTCP, STUN or DTLS of a known leg.
-    fn control_packet<T>(
-        &mut self,
-        input: &Input<'_>,
-        owner: TupleOwner,
-        class: Class,
-    ) -> Result<Option<T>, DropReason> {
-        if class == Class::Rtcp {
-            return self.receive_rtcp(input.payload, owner.leg).map(|()| None);
-        }
-        self.counters.packet_in += 1;
-        self.emit(Event::PacketIn {
-            leg: Some(owner.leg),
-            endpoint: input.endpoint,
-            from: input.remote,
-            bytes: input.payload.into(),
-        });
-        Ok(None)
     }
 }
 

@@ -119,6 +119,10 @@ pub struct LegConfig {
     pub byte_rate: Rate,
     /// Packets a second from the peer.
     pub packet_rate: Rate,
+    /// ICE state once the leg is established; `None` on static legs.
+    pub ice: Option<Box<super::stun::IceConfig>>,
+    /// Where SRTCP indexes are kept.
+    pub rtcp: super::rtcp::RtcpConfig,
 }
 
 impl LegConfig {
@@ -149,6 +153,8 @@ pub struct LegRow {
     pub learned_streams: arrayvec::ArrayVec<u32, MAX_LEARNED>,
     /// SRTCP receive state.
     pub rtcp: super::rtcp::RtcpState,
+    /// Consent and STUN policing.
+    pub ice: super::stun::IceState,
     /// Counts.
     pub stats: LegStats,
 }
@@ -333,7 +339,7 @@ pub struct EgressRow {
 }
 
 /// A peer's tuple at an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TupleKey {
     /// Endpoint index.
     pub endpoint: u16,

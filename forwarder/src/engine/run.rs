@@ -18,12 +18,15 @@ use super::link::Link;
 use super::link::Message;
 use super::list::List;
 use super::map::FlatMap;
+use super::outgoing::{Outgoing, OutgoingQueue};
 use super::ports::Ports;
 use super::receive::{Input, Path};
 use super::rewrite::Rewriter;
 use super::rows::{EgressRow, IngressRow, LegRow, StreamKey, TupleKey, TupleOwner};
 use super::staged::{Generation, Staged};
+use super::stun::StunState;
 use super::time::Nanos;
+use super::trace::{Row, Tap};
 use crate::io::{BURST, RxFrame};
 use crate::wire::frame::{Address, FrameError, parse};
 
@@ -32,7 +35,7 @@ pub const STEP_FRAMES: u32 = 256;
 /// Messages of another worker one step takes at most.
 const STEP_MESSAGES: usize = BURST;
 /// Events held until the worker fetches them.
-const MAX_EVENTS: usize = 1024;
+pub const MAX_EVENTS: usize = 1024;
 
 /// Sizes of everything a worker holds; fixed at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,8 @@ pub struct StepOutcome {
     pub sent: u32,
     /// Whether fan-outs are still waiting for credit or budget.
     pub waiting: bool,
+    /// When the engine next has something to do by itself; [`Nanos::NEVER`] if nothing is due.
+    pub deadline: Nanos,
 }
 
 /// One worker's engine.
@@ -110,12 +115,17 @@ pub struct Engine<C> {
     pub(super) links: Vec<Option<Arc<Link>>>,
     pub(super) cursors: Cursors,
     pub(super) counters: Counters,
+    pub(super) outgoing: OutgoingQueue,
+    pub(super) stun: StunState,
+    /// The running trace, if any.
+    pub(super) tap: Option<Box<Tap>>,
     events: Vec<Event>,
     garbage: Vec<Garbage>,
 }
 
 impl<C: Provider> Engine<C> {
-    /// An empty engine for worker `worker` of `workers`. `seed` keys the hash maps.
+    /// An empty engine for worker `worker` of `workers`. `seed` keys the hash maps and transaction ids; it must be
+    /// secret and random outside of tests.
     pub fn new(worker: u8, workers: u8, crypto: C, capacity: &Capacity, seed: [u64; 2]) -> Self {
         let slab = Slab::new(capacity.cells);
         let memories = (0..workers.max(worker + 1)).map(|_| slab.memory().clone()).collect();
@@ -140,6 +150,9 @@ impl<C: Provider> Engine<C> {
             memories,
             links: std::iter::repeat_with(|| None).take(usize::from(workers)).collect(),
             counters: Counters::default(),
+            outgoing: OutgoingQueue::new(),
+            stun: StunState::new(capacity.legs, worker, seed),
+            tap: None,
             events: Vec::with_capacity(MAX_EVENTS),
             garbage: Vec::with_capacity(MAX_EVENTS),
         }
@@ -176,7 +189,7 @@ impl<C: Provider> Engine<C> {
                             continue;
                         };
                         let payload = &frame[datagram.payload_at..datagram.payload_at + datagram.payload_len];
-                        inputs.push(Input { endpoint, remote: datagram.source, payload, path });
+                        inputs.push(Input { endpoint, remote: datagram.source, payload, path, frame: Some(frame) });
                     }
                     Err(error) => self.counters.drop(match error {
                         FrameError::Truncated => DropReason::Truncated,
@@ -212,7 +225,7 @@ impl<C: Provider> Engine<C> {
                     Some(Message::Stray { cell, len, endpoint, remote }) => {
                         self.counters.stray_in += 1;
                         let payload = &link.memory.read(cell).payload[..usize::from(len)];
-                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray });
+                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray, frame: None });
                         strays.push(cell);
                     }
                     None => break,
@@ -227,11 +240,14 @@ impl<C: Provider> Engine<C> {
         }
     }
 
-    /// Runs fan-outs.
+    /// Keeps consent, sends control's packets, runs fan-outs.
     pub fn send<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> StepOutcome {
         self.counters.steps += 1;
-        let sent = self.transmit(now, ports, budget);
-        StepOutcome { sent, waiting: !self.cursors.is_empty() }
+        self.keep_consent(now);
+        let first = self.send_outgoing(now, ports, budget);
+        let sent = first + self.transmit(now, ports, budget - first);
+        let waiting = !self.cursors.is_empty() || !self.outgoing.is_empty();
+        StepOutcome { sent, waiting, deadline: self.stun.timers.next() }
     }
 
     #[inline(always)]
@@ -303,8 +319,16 @@ impl<C: Provider> Engine<C> {
                 if row.config.get(now).is_none() {
                     *row = LegRow::default();
                 }
+                let gone = row.config.get(now).is_none();
                 self.garbage.extend(old.map(Garbage::Leg));
+                self.follow_ice(slot);
+                if gone {
+                    self.stun.timers.clear(slot);
+                    self.forget_outgoing(slot);
+                }
             }
+            Command::Rtcp { leg, bytes } => self.queue_outgoing(Outgoing::Rtcp { leg, bytes }),
+            Command::Packet { leg, to, bytes } => self.queue_outgoing(Outgoing::Packet { leg, to, bytes }),
             Command::SweepTuple(key) => self.sweep_tuple(key),
             Command::SweepIngress(slot) => self.sweep_ingress(slot),
             Command::SweepEgress(slot) => self.sweep_egress(slot),
@@ -372,11 +396,17 @@ impl<C: Provider> Engine<C> {
 
     /// Queues an event for the management thread; counts it as dropped when nobody fetches them.
     pub(super) fn emit(&mut self, event: Event) {
-        if self.events.len() < MAX_EVENTS {
+        // A commit waits for its flip, and there is one at a time.
+        if self.events.len() < MAX_EVENTS || matches!(event, Event::Flipped(_)) {
             self.events.push(event);
         } else {
             self.counters.drop(DropReason::QueueFull);
         }
+    }
+
+    /// Gives something to be freed elsewhere.
+    pub(super) fn discard(&mut self, garbage: Option<Garbage>) {
+        self.garbage.extend(garbage);
     }
 
     /// Events since the last call.
@@ -392,6 +422,16 @@ impl<C: Provider> Engine<C> {
     /// The worker's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Starts or ends a trace; returns the one before.
+    pub fn set_tap(&mut self, tap: Option<Box<Tap>>) -> Option<Box<Tap>> {
+        std::mem::replace(&mut self.tap, tap)
+    }
+
+    /// Swaps traced rows for an empty vector; returns how many were missed.
+    pub fn take_trace(&mut self, empty: &mut Vec<Row>) -> u64 {
+        self.tap.as_mut().map_or(0, |tap| tap.take(empty))
     }
 
     /// Packets whose fan-out is not finished.

@@ -208,6 +208,9 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
             let reason = if leg.remote.is_none() { DropReason::NoRemote } else { DropReason::NoNextHop };
             return Turned::Drop(reason);
         };
+        if !leg_row.ice.may_send(self.now) {
+            return Turned::Drop(DropReason::ConsentLost);
+        }
         let keys = leg.outbound.as_deref();
         let (profile, tag) = match keys {
             Some(keys) => (keys.profile(), keys.profile().rtp_tag_len()),

@@ -11,6 +11,7 @@ use sluice_srtp::provider::Provider;
 use sluice_table::protocol::{Refusal, Refused};
 use sluice_table::{Change, EntryKind, ExtensionIds, Ingress, Kind, Leg, LegKind, Name, Remote, Table};
 
+use super::ice::{self, IcePlan};
 use super::indexes::{Direction, Indexes};
 use super::pool::Pool;
 use super::route::{Route, Routes};
@@ -20,9 +21,11 @@ use crate::engine::police::Rate;
 use crate::engine::rows::{
     EgressConfig, ExtensionMap, IngressConfig, LearnRule, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
 };
+use crate::engine::rtcp::{KEY_ROW, RtcpConfig};
 use crate::engine::run::Capacity;
 use crate::engine::staged::Generation;
 use crate::engine::time::Nanos;
+use crate::index_file::store::StoreError;
 use crate::wire::frame::Address;
 
 /// How far ahead of its rate a peer may burst: a key frame arrives at once.
@@ -80,6 +83,8 @@ struct Keyed {
     id: KeyId,
     keys: Arc<SessionKeys>,
     incarnation: u64,
+    /// The key's own index row, for what belongs to no stream.
+    row: IndexHandle,
 }
 
 #[derive(Clone, Debug)]
@@ -89,7 +94,8 @@ struct LegState {
     inbound: Option<Keyed>,
     outbound: Option<Keyed>,
     remote: Option<SocketAddr>,
-    tuple: Option<TupleKey>,
+    tuples: Vec<TupleKey>,
+    ice: IcePlan,
     listening: BTreeSet<Ssrc>,
     route: Option<Route>,
 }
@@ -142,7 +148,9 @@ pub struct Planner {
     rooms: HashMap<(u32, u8), Room>,
     /// Which workers each ingress list was last told to feed.
     fed: HashMap<u32, u64>,
-    tuples: usize,
+    tuples: HashMap<TupleKey, TupleOwner>,
+    /// Legs by worker and slot.
+    names: HashMap<(u8, u32), Name>,
 }
 
 impl Planner {
@@ -168,7 +176,8 @@ impl Planner {
             rules: HashMap::new(),
             rooms: HashMap::new(),
             fed: HashMap::new(),
-            tuples: 0,
+            tuples: HashMap::new(),
+            names: HashMap::new(),
         }
     }
 
@@ -194,7 +203,23 @@ impl Planner {
 
     /// The leg in a worker's slot.
     pub fn leg_name(&self, worker: u8, slot: u32) -> Option<&Name> {
-        self.legs.iter().find(|(_, l)| (l.worker, l.slot) == (worker, slot)).map(|(name, _)| name)
+        self.names.get(&(worker, slot))
+    }
+
+    /// The leg a tuple of an endpoint belongs to: its worker and slot.
+    pub fn owner(&self, endpoint: &Name, remote: SocketAddr) -> Option<TupleOwner> {
+        let endpoint = *self.endpoints.get(endpoint)?;
+        self.tuples.get(&TupleKey { endpoint, remote: Address::from(remote) }).copied()
+    }
+
+    /// Every tuple a leg is known by.
+    pub fn tuples(&self, name: &Name) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.legs.get(name).into_iter().flat_map(|leg| leg.tuples.iter().map(|tuple| SocketAddr::from(tuple.remote)))
+    }
+
+    /// The endpoint of an index.
+    pub fn endpoint_name(&self, slot: u16) -> Option<&Name> {
+        self.endpoints.iter().find(|(_, s)| **s == slot).map(|(name, _)| name)
     }
 
     /// Where an ingress stream lives: worker and slot.
@@ -229,7 +254,7 @@ impl Planner {
         vec![
             row("endpoints", (self.endpoint_slots.used(), self.endpoint_slots.size())),
             row("legs", sum(&self.leg_slots)),
-            row("tuples", (self.tuples, self.config.capacity.tuples)),
+            row("tuples", (self.tuples.len(), self.config.capacity.tuples)),
             row("ingress streams", sum(&self.ingress_slots)),
             row("egress streams", sum(&self.egress_slots)),
             row("lists", (self.list_ids.used(), self.list_ids.size())),
@@ -241,7 +266,7 @@ impl Planner {
         next.validate().map_err(Refused::invalid)?;
         let changes = self.table.diff(&next);
         self.check_capacity(&next)?;
-        self.check_key_reuse(&next, deps.indexes)?;
+        Self::check_key_reuse(&next, deps.indexes)?;
         self.carry_out(next, changes, &BTreeSet::new(), deps)
     }
 
@@ -257,7 +282,8 @@ impl Planner {
             let (Some(remote), Some(endpoint)) = (state.remote, self.table.endpoints.get(&leg.endpoint)) else {
                 return false;
             };
-            state.route != Some(routes.route(&leg.endpoint, endpoint, remote))
+            let mut route = |remote| routes.route(&leg.endpoint, endpoint, remote);
+            state.route != Some(route(remote)) || state.ice.ways.iter().any(|(remote, old)| *old != route(*remote))
         };
         self.table.legs.keys().filter(moved).cloned().collect()
     }
@@ -280,7 +306,7 @@ impl Planner {
         let wanted = [
             ("endpoints", next.endpoints.len(), c.endpoints),
             ("legs", next.legs.len(), c.legs * workers),
-            ("tuples", next.legs.len(), c.tuples),
+            ("tuples", self.tuples_during(next), c.tuples),
             ("lists", next.ingress.len() + next.sources.len() + next.learn.len(), c.lists),
         ];
         for (what, used, size) in wanted {
@@ -317,8 +343,19 @@ impl Planner {
         Ok(())
     }
 
+    /// Tuples there are while `next` replaces the table: those that go leave after those that come are in.
+    fn tuples_during(&self, next: &Table) -> usize {
+        let new = |(name, leg): (&Name, &Leg)| {
+            let learned = self.legs.get(name).and_then(|state| state.remote);
+            let slot = self.endpoints.get(&leg.endpoint);
+            let tuples = ice::tuples(leg, slot.copied().unwrap_or(0), ice::selected(leg, learned));
+            tuples.iter().filter(|tuple| slot.is_none() || !self.tuples.contains_key(tuple)).count()
+        };
+        self.tuples.len() + next.legs.iter().map(new).sum::<usize>()
+    }
+
     /// A static key whose index rows were given up must not seal again (DESIGN §2).
-    fn check_key_reuse(&self, next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
+    fn check_key_reuse(next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
         for (name, row) in &next.egress {
             let Some(leg) = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse) else { continue };
             let Some(key) = &leg.outbound else { continue };
@@ -348,6 +385,7 @@ impl Planner {
         &mut self,
         key: Option<&MasterKey>,
         old: Option<Keyed>,
+        direction: Direction,
         freed: &mut Freed,
         deps: &mut Deps<'_, C>,
     ) -> Result<Option<Keyed>, Refused> {
@@ -356,10 +394,14 @@ impl Planner {
         if old.as_ref().is_some_and(same) {
             return Ok(old);
         }
-        freed.keys.extend(old.map(|old| old.id));
+        if let Some(old) = old {
+            freed.keys.push(old.id);
+            freed.rows.push(old.row);
+        }
         let (Some(key), Some(id)) = (key, id) else { return Ok(None) };
-        deps.indexes.hold(id).map_err(no_row)?;
-        Ok(Some(Keyed { id, keys: Arc::new(deps.crypto.expand(key)), incarnation: self.incarnation() }))
+        deps.indexes.hold(id).map_err(|error| no_row(&error))?;
+        let row = deps.indexes.row(id, KEY_ROW, direction).map_err(|error| no_row(&error))?;
+        Ok(Some(Keyed { id, keys: Arc::new(deps.crypto.expand(key)), incarnation: self.incarnation(), row }))
     }
 
     #[allow(clippy::too_many_lines, reason = "one pass over the kinds, in order of reference")]
@@ -466,16 +508,16 @@ impl Planner {
             let Some(leg) = self.legs.remove(&name) else { continue };
             plan.stage[usize::from(leg.worker)].push(Command::Leg { slot: leg.slot, config: None });
             plan.sweep[usize::from(leg.worker)].push(Command::SweepLeg(leg.slot));
-            if let Some(key) = leg.tuple {
-                plan.everywhere(|| Command::Tuple { key, owner: None });
-                plan.sweep_everywhere(|| Command::SweepTuple(key));
-                self.tuples -= 1;
-            }
             let owner = TupleOwner { worker: leg.worker, leg: leg.slot };
+            self.names.remove(&(leg.worker, leg.slot));
+            leg.tuples.iter().for_each(|key| self.drop_tuple(*key, owner, plan));
             for ssrc in leg.listening {
                 plan.everywhere(|| Command::Listen { owner, endpoint: None, ssrc });
             }
-            freed.keys.extend([leg.inbound, leg.outbound].into_iter().flatten().map(|key| key.id));
+            for key in [leg.inbound, leg.outbound].into_iter().flatten() {
+                freed.keys.push(key.id);
+                freed.rows.push(key.row);
+            }
             freed.legs.push((leg.worker, leg.slot));
         }
     }
@@ -524,44 +566,61 @@ impl Planner {
             };
             let before =
                 (state.inbound.as_ref().map(|k| k.incarnation), state.outbound.as_ref().map(|k| k.incarnation));
-            state.inbound = self.keyed(leg.inbound.as_ref(), state.inbound.take(), freed, deps)?;
-            state.outbound = self.keyed(leg.outbound.as_ref(), state.outbound.take(), freed, deps)?;
+            state.inbound = self.keyed(leg.inbound.as_ref(), state.inbound.take(), Direction::Receive, freed, deps)?;
+            state.outbound = self.keyed(leg.outbound.as_ref(), state.outbound.take(), Direction::Send, freed, deps)?;
             let after = (state.inbound.as_ref().map(|k| k.incarnation), state.outbound.as_ref().map(|k| k.incarnation));
             if before != after {
                 touched.keyed.insert(name.clone());
             }
             let was_learning = self.table.legs.get(name).is_some_and(|old| old.remote == Remote::Learn);
-            match leg.remote {
-                Remote::Fixed(address) => state.remote = Some(address),
-                Remote::Learn if !was_learning => state.remote = None,
-                Remote::Learn => {}
-            }
+            state.remote = ice::selected(leg, state.remote.filter(|_| was_learning));
             let endpoint = &next.endpoints[&leg.endpoint];
             let slot = self.endpoints[&leg.endpoint];
-            let tuple = state.remote.map(|remote| TupleKey { endpoint: slot, remote: Address::from(remote) });
+            let tuples = ice::tuples(leg, slot, state.remote);
             let owner = TupleOwner { worker: state.worker, leg: state.slot };
-            if state.tuple != tuple {
-                if let Some(key) = state.tuple {
-                    plan.everywhere(|| Command::Tuple { key, owner: None });
-                    plan.sweep_everywhere(|| Command::SweepTuple(key));
-                    self.tuples -= 1;
-                }
-                if let Some(key) = tuple {
-                    plan.everywhere(|| Command::Tuple { key, owner: Some(owner) });
-                    plan.sweep_everywhere(|| Command::SweepTuple(key));
-                    self.tuples += 1;
-                }
-                state.tuple = tuple;
+            for key in state.tuples.iter().filter(|key| !tuples.contains(key)) {
+                self.drop_tuple(*key, owner, plan);
             }
-            state.route = state.remote.map(|remote| deps.routes.route(&leg.endpoint, endpoint, remote));
+            for key in tuples.iter().copied() {
+                if self.tuples.insert(key, owner) == Some(owner) {
+                    continue;
+                }
+                plan.everywhere(|| Command::Tuple { key, owner: Some(owner) });
+                plan.sweep_everywhere(|| Command::SweepTuple(key));
+            }
+            state.tuples = tuples;
+            let mut route = |remote| deps.routes.route(&leg.endpoint, endpoint, remote);
+            state.route = state.remote.map(&mut route);
+            let former =
+                self.table.legs.get(name).and_then(|old| old.ice.as_ref()).filter(|_| state.ice.incarnation > 0);
+            state.ice = match &leg.ice {
+                Some(ice) => IcePlan {
+                    incarnation: match ice::starts_over(former, ice) {
+                        true => self.incarnation(),
+                        false => state.ice.incarnation,
+                    },
+                    ways: ice.tuples.iter().map(|tuple| (*tuple, route(*tuple))).collect(),
+                },
+                None => IcePlan::default(),
+            };
+            self.names.insert((state.worker, state.slot), name.clone());
             let rules = self.rules_of(name, next);
             let config = leg_config(leg, slot, &state, rules);
             plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
             plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));
-            self.listen(name, next, slot, &mut state, plan);
+            Self::listen(name, next, slot, &mut state, plan);
             self.legs.insert(name.clone(), state);
         }
         Ok(())
+    }
+
+    /// Takes a tuple from a leg, unless another leg of the same commit has it by now.
+    fn drop_tuple(&mut self, key: TupleKey, owner: TupleOwner, plan: &mut Plan) {
+        if self.tuples.get(&key) == Some(&owner) {
+            self.tuples.remove(&key);
+            plan.everywhere(|| Command::Tuple { key, owner: None });
+            plan.sweep_everywhere(|| Command::SweepTuple(key));
+        }
     }
 
     /// The worker a new leg goes to, when as many legs as `planned` says went to each one already.
@@ -602,14 +661,15 @@ impl Planner {
             inbound: None,
             outbound: None,
             remote: None,
-            tuple: None,
+            tuples: Vec::new(),
+            ice: IcePlan::default(),
             listening: BTreeSet::new(),
             route: None,
         })
     }
 
     /// Tells every worker by which SSRCs a leg without an address is found.
-    fn listen(&mut self, name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
+    fn listen(name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
         let wanted: BTreeSet<Ssrc> = if state.remote.is_some() {
             BTreeSet::new()
         } else {
@@ -653,14 +713,13 @@ impl Planner {
                     self.numbers
                 }
             };
-            let (slot, list) = match known {
-                Some(at) => (at.slot, at.list),
-                None => {
-                    let pool = &mut self.ingress_slots[usize::from(worker)];
-                    let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
-                    let list = self.list_ids.take();
-                    (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
-                }
+            let (slot, list) = if let Some(at) = known {
+                (at.slot, at.list)
+            } else {
+                let pool = &mut self.ingress_slots[usize::from(worker)];
+                let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
+                let list = self.list_ids.take();
+                (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
             };
             let config = IngressConfig {
                 leg: leg_slot,
@@ -684,7 +743,7 @@ impl Planner {
             self.legs.iter().filter(|(_, l)| l.remote.is_none()).map(|(n, _)| n.clone()).collect();
         for name in learning {
             let (Some(mut state), Some(leg)) = (self.legs.remove(&name), next.legs.get(&name)) else { continue };
-            self.listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
+            Self::listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
             self.legs.insert(name, state);
         }
         Ok(())
@@ -772,12 +831,11 @@ impl Planner {
             let (worker, key) = (leg.worker, leg.outbound.as_ref().map(|k| (k.id, k.incarnation)));
             let leg_slot = leg.slot;
             let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Send, freed)?;
-            let slot = match &known {
-                Some(at) => at.slot,
-                None => {
-                    let pool = &mut self.egress_slots[usize::from(worker)];
-                    pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
-                }
+            let slot = if let Some(at) = &known {
+                at.slot
+            } else {
+                let pool = &mut self.egress_slots[usize::from(worker)];
+                pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
             };
             if let Some(at) = known.as_ref().filter(|at| at.list != list) {
                 self.room(at.list, worker).members -= 1;
@@ -961,13 +1019,13 @@ fn row_of(
     if key.is_none() {
         return Ok(IndexHandle::detached());
     }
-    indexes.row(id, ssrc, direction).map_err(no_row)
+    indexes.row(id, ssrc, direction).map_err(|error| no_row(&error))
 }
 
 /// The incarnation of streams on legs without keys.
 const PLAIN: u64 = 0x504c_4149_4e00_0001;
 
-fn no_row(error: crate::index_file::store::StoreError) -> Refused {
+fn no_row(error: &StoreError) -> Refused {
     Refused::new(Refusal::Capacity, error.to_string(), "raise [capacity] and start the forwarder again")
 }
 
@@ -998,6 +1056,12 @@ fn leg_config(leg: &Leg, endpoint: u16, state: &LegState, rules: Box<[LearnRule]
         inbound_incarnation: state.inbound.as_ref().map_or(PLAIN, |k| k.incarnation),
         byte_rate: Rate::bits_per_second(leg.limits.bits_per_second, BURST),
         packet_rate: Rate::per_second(u64::from(leg.limits.packets_per_second), BURST),
+        ice: leg.ice.as_ref().map(|ice| ice::config(ice, &state.ice)),
+        rtcp: RtcpConfig {
+            send: state.outbound.as_ref().map(|key| key.row.pin()),
+            receive: state.inbound.as_ref().map(|key| key.row.pin()),
+            incarnation: state.inbound.as_ref().map_or(PLAIN, |key| key.incarnation),
+        },
     }
 }
 

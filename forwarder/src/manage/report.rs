@@ -131,6 +131,11 @@ impl Manager {
             ("sealed_bytes", total(|c| c.sent_bytes)),
             ("rtcp_in", total(|c| c.rtcp_in)),
             ("packet_in", total(|c| c.packet_in)),
+            ("stun_answered", total(|c| c.stun_answered)),
+            ("consent_checks", total(|c| c.consent_checks)),
+            ("consent_renewed", total(|c| c.consent_renewed)),
+            ("rtcp_out", total(|c| c.rtcp_out)),
+            ("packet_out", total(|c| c.packet_out)),
             ("stray_out", total(|c| c.stray_out)),
             ("stray_in", total(|c| c.stray_in)),
         ];
@@ -153,6 +158,8 @@ impl Manager {
                 ("tx_failed", io.tx_failed),
             ]),
         });
+        let control = self.packet_counts.named();
+        groups.push(CounterGroup { group: "control".to_owned(), counters: named(&control) });
         for (interface, verdicts) in self.endpoints.verdicts() {
             groups.push(CounterGroup { group: format!("xdp.{interface}"), counters: named(&verdicts) });
         }
@@ -190,6 +197,7 @@ impl Manager {
             });
             let state = match (remote, age) {
                 (None, _) => LegState::Learning,
+                _ if sample.consent_lost => LegState::ConsentLost,
                 _ if keyless => LegState::AwaitingKeys,
                 _ if !sample.has_hop => LegState::NoNextHop,
                 (_, Some(age)) if age > 5_000 => LegState::Silent,
@@ -344,7 +352,9 @@ impl Manager {
             let slots: Vec<u32> = rows.iter().filter(|(_, w, _)| *w == worker).map(|(.., slot)| *slot).collect();
             for chunk in slots.chunks(READING_ROWS) {
                 let mut reading = Reading::default();
-                chunk.iter().for_each(|slot| ask(&mut reading, *slot));
+                for slot in chunk {
+                    ask(&mut reading, *slot);
+                }
                 readings.push((worker, reading));
             }
         }
