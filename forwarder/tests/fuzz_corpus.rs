@@ -13,11 +13,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use sluice_forwarder::engine::rtcp::well_formed;
+use sluice_forwarder::engine::stun::message::{BINDING, Builder, Class, HEADER_LEN, IntegrityKey, Message, Role};
 use sluice_forwarder::io::headers::{Headers, write_udp_checksum};
-use sluice_forwarder::wire::{frame, rtp};
+use sluice_forwarder::wire::frame::{self, Address};
+use sluice_forwarder::wire::rtp;
 use sluice_srtp::Profile;
 use sluice_table::file::Origin;
-use sluice_table::protocol::{Call, Hello, PacketInReason, PacketMessage, Reply, Request, Response, Role, encode};
+use sluice_table::protocol;
+use sluice_table::protocol::{Call, Hello, PacketInReason, PacketMessage, Reply, Request, Response, encode};
 use sluice_table::{Change, Entry, EntryKind, Kind, Table};
 use support::{Random, egress, ingress, key, name, peer, publisher_leg, receiver_leg};
 use targets::TARGETS;
@@ -52,6 +55,22 @@ fn rtp_packet(first: u8, extension: &[u8]) -> Vec<u8> {
     packet.extend_from_slice(extension);
     packet.extend_from_slice(b"payload");
     packet
+}
+
+/// A message with integrity and fingerprint.
+fn stun_message(class: Class, add: fn(Builder<'_>) -> Builder<'_>) -> Vec<u8> {
+    let mut out = [0; 512];
+    let builder = add(Builder::new(&mut out, class, BINDING, b"transaction!"));
+    let len = builder.finish(&IntegrityKey::new("a password of 22 bytes")).unwrap();
+    out[..len].to_vec()
+}
+
+/// Without its fingerprint, which no mutation would get right.
+fn bare(mut message: Vec<u8>) -> Vec<u8> {
+    message.truncate(message.len() - 8);
+    let len = (message.len() - HEADER_LEN) as u16;
+    message[2..4].copy_from_slice(&len.to_be_bytes());
+    message
 }
 
 fn table() -> Table {
@@ -94,6 +113,22 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             let feedback = [0x8f, 205, 0, 4, 0, 0, 0, 7, 0, 0, 0, 8, 0, 1, 0, 2, 0, 0, 0, 0];
             vec![("report", report.to_vec()), ("compound", [&report[..], &feedback].concat())]
         }
+        "stun" => {
+            let check = stun_message(Class::Request, |b| {
+                b.username("ours", "theirs").priority(1 << 24).use_candidate().role(Role::Controlling, 7)
+            });
+            let answer = stun_message(Class::Success, |b| b.mapped(peer(1).into()));
+            vec![
+                ("check", check.clone()),
+                ("check-bare", bare(check)),
+                ("answer-bare", bare(answer)),
+                (
+                    "answer-ipv6",
+                    stun_message(Class::Success, |b| b.mapped(Address { ip: 0x2001_0db8 << 96 | 7, port: 5_000 })),
+                ),
+                ("error-bare", bare(stun_message(Class::Error, |b| b.error(487)))),
+            ]
+        }
         "table_protocol" => {
             let changes = vec![
                 Change::Put(name("audio"), Entry::Ingress(table().ingress[&name("audio")].clone())),
@@ -108,8 +143,8 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 bytes: vec![0, 1, 0, 0],
             };
             vec![
-                ("hello", body(0, &Hello::new(Role::Table))),
-                ("greeting", body(1, &Hello { version: 99, role: Role::Packet }.greet(0))),
+                ("hello", body(0, &Hello::new(protocol::Role::Table))),
+                ("greeting", body(1, &Hello { version: 99, role: protocol::Role::Packet }.greet(0))),
                 ("apply", call(Request::Apply { table: Box::new(table()), dry_run: false })),
                 ("transaction", call(Request::Transaction { id: 9, changes })),
                 ("counters", call(Request::Counters)),
@@ -142,6 +177,7 @@ fn every_seed_is_committed_and_understood() {
                 "frame" => frame::parse(&bytes).is_ok(),
                 "rtp" => rtp::parse(&bytes).is_ok(),
                 "rtcp" => well_formed(&bytes),
+                "stun" => Message::parse(&bytes).is_ok(),
                 "table_protocol" => sluice_table::protocol::frame::decode::<Call>(&bytes[1..]).is_ok() || bytes[0] != 2,
                 _ => {
                     let origin = Origin { file: PathBuf::from("/nonexistent/seed.toml"), mode: 0o600 };
