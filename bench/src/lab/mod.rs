@@ -55,13 +55,20 @@ impl Target {
 }
 
 impl Target {
-    /// Packets per second out that the target surely does not reach on one core here. More would only let whole
-    /// cycles of sequence numbers get lost, after which no receiver knows the rollover counter (RFC 3711 §3.3.1).
+    /// Packets per second out that `--rate max` asks for. For Sluice, more than one core can do; even more would only
+    /// let whole cycles of sequence numbers get lost, after which no receiver knows the rollover counter (RFC 3711
+    /// §3.3.1). For rtpengine, less than it can do: it reads its socket on an edge and never again once the socket's
+    /// buffer was full, so it cannot be measured overloaded. It sleeps when idle, so its CPU time per packet holds.
     fn ceiling(self) -> f64 {
         match self {
             Target::Xdp | Target::Udp | Target::UdpGso | Target::Bare => 2_500_000.0,
-            Target::Rtpengine => 500_000.0,
+            Target::Rtpengine => 100_000.0,
         }
+    }
+
+    /// Where a throughput search starts, given what came out at `--rate max`.
+    pub(crate) fn search_from(self, egress_pps: f64) -> f64 {
+        if self == Target::Rtpengine { 500_000.0 } else { egress_pps * 1.1 }
     }
 }
 
