@@ -62,7 +62,7 @@ impl Target {
     fn ceiling(self) -> f64 {
         match self {
             Target::Xdp | Target::Udp | Target::UdpGso | Target::Bare => 2_500_000.0,
-            Target::Rtpengine => 100_000.0,
+            Target::Rtpengine => 50_000.0,
         }
     }
 
