@@ -13,12 +13,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use sluice_forwarder::engine::rtcp::well_formed;
-use sluice_forwarder::engine::stun::message::{BINDING, Builder, Class, IntegrityKey, Message, Role as IceRole};
+use sluice_forwarder::engine::stun::message::{BINDING, Builder, Class, HEADER_LEN, IntegrityKey, Message, Role};
 use sluice_forwarder::io::headers::{Headers, write_udp_checksum};
-use sluice_forwarder::wire::{frame, rtp};
+use sluice_forwarder::wire::frame::{self, Address};
+use sluice_forwarder::wire::rtp;
 use sluice_srtp::Profile;
 use sluice_table::file::Origin;
-use sluice_table::protocol::{Call, Hello, PacketInReason, PacketMessage, Reply, Request, Response, Role, encode};
+use sluice_table::protocol;
+use sluice_table::protocol::{Call, Hello, PacketInReason, PacketMessage, Reply, Request, Response, encode};
 use sluice_table::{Change, Entry, EntryKind, Kind, Table};
 use support::{Random, egress, ingress, key, name, peer, publisher_leg, receiver_leg};
 use targets::TARGETS;
@@ -55,6 +57,22 @@ fn rtp_packet(first: u8, extension: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A message with integrity and fingerprint.
+fn stun_message(class: Class, add: fn(Builder<'_>) -> Builder<'_>) -> Vec<u8> {
+    let mut out = [0; 512];
+    let builder = add(Builder::new(&mut out, class, BINDING, b"transaction!"));
+    let len = builder.finish(&IntegrityKey::new("a password of 22 bytes")).unwrap();
+    out[..len].to_vec()
+}
+
+/// Without its fingerprint, which no mutation would get right.
+fn bare(mut message: Vec<u8>) -> Vec<u8> {
+    message.truncate(message.len() - 8);
+    let len = (message.len() - HEADER_LEN) as u16;
+    message[2..4].copy_from_slice(&len.to_be_bytes());
+    message
+}
+
 fn table() -> Table {
     let mut table = support::base_table();
     publisher_leg(&mut table, "pub", peer(1), &key(Profile::AeadAes128Gcm, 1));
@@ -72,14 +90,6 @@ fn body<T: Serialize>(choice: u8, message: &T) -> Vec<u8> {
 
 fn call(request: Request) -> Vec<u8> {
     body(2, &Call { id: 1, request })
-}
-
-fn stun(class: Class, attributes: impl FnOnce(Builder<'_>) -> Builder<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; 256];
-    let builder = attributes(Builder::new(&mut bytes, class, BINDING, &[7; 12]));
-    let len = builder.finish(&IntegrityKey::new("seed password")).unwrap();
-    bytes.truncate(len);
-    bytes
 }
 
 /// Inputs that reach the inside of each parser.
@@ -104,16 +114,20 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             vec![("report", report.to_vec()), ("compound", [&report[..], &feedback].concat())]
         }
         "stun" => {
-            let request = stun(Class::Request, |builder| {
-                builder.username("ours", "theirs").priority(9).role(IceRole::Controlling, 7).use_candidate()
+            let check = stun_message(Class::Request, |b| {
+                b.username("ours", "theirs").priority(1 << 24).use_candidate().role(Role::Controlling, 7)
             });
-            // Behind a fingerprint mutations end at the door.
-            let mut open = request[..request.len() - 8].to_vec();
-            open[3] -= 8;
-            let mapped = "[2001:db8::1]:5".parse::<std::net::SocketAddr>().unwrap();
-            let response = stun(Class::Success, |builder| builder.mapped(mapped.into()));
-            let error = stun(Class::Error, |builder| builder.error(487));
-            vec![("request", request), ("no-fingerprint", open), ("response", response), ("error", error)]
+            let answer = stun_message(Class::Success, |b| b.mapped(peer(1).into()));
+            vec![
+                ("check", check.clone()),
+                ("check-bare", bare(check)),
+                ("answer-bare", bare(answer)),
+                (
+                    "answer-ipv6",
+                    stun_message(Class::Success, |b| b.mapped(Address { ip: 0x2001_0db8 << 96 | 7, port: 5_000 })),
+                ),
+                ("error-bare", bare(stun_message(Class::Error, |b| b.error(487)))),
+            ]
         }
         "table_protocol" => {
             let changes = vec![
@@ -129,8 +143,8 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 bytes: vec![0, 1, 0, 0],
             };
             vec![
-                ("hello", body(0, &Hello::new(Role::Table))),
-                ("greeting", body(1, &Hello { version: 99, role: Role::Packet }.greet(0))),
+                ("hello", body(0, &Hello::new(protocol::Role::Table))),
+                ("greeting", body(1, &Hello { version: 99, role: protocol::Role::Packet }.greet(0))),
                 ("apply", call(Request::Apply { table: Box::new(table()), dry_run: false })),
                 ("transaction", call(Request::Transaction { id: 9, changes })),
                 ("counters", call(Request::Counters)),
