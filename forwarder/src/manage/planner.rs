@@ -636,14 +636,13 @@ impl Planner {
         let mut planned = vec![0; self.leg_slots.len()];
         let mut homes = HashMap::with_capacity(next.legs.len());
         for name in next.legs.keys() {
-            let worker = match self.legs.get(name) {
-                Some(leg) => leg.worker,
-                None => {
-                    let full = || full("legs", next.legs.len(), self.config.capacity.legs * planned.len());
-                    let worker = self.emptiest(&planned).ok_or_else(full)?;
-                    planned[worker] += 1;
-                    worker as u8
-                }
+            let worker = if let Some(leg) = self.legs.get(name) {
+                leg.worker
+            } else {
+                let full = || full("legs", next.legs.len(), self.config.capacity.legs * planned.len());
+                let worker = self.emptiest(&planned).ok_or_else(full)?;
+                planned[worker] += 1;
+                worker as u8
             };
             homes.insert(name, worker);
         }
