@@ -66,7 +66,7 @@ fn the_first_authenticated_packet_fixes_the_address() {
             match events.receive().unwrap().response {
                 Response::Event(record) => match record.event {
                     Event::LegTuple { leg, address } => break (leg, address),
-                    _ => continue,
+                    _ => {}
                 },
                 other => panic!("{other:?}"),
             }
