@@ -248,7 +248,7 @@ const CASES: &[Case] = &[
         counted: both("drops.payload_type"),
         make: |_| {
             // A sender report of which the type lost its upper bit: its bytes 8 to 11 happen to be a known SSRC.
-            let mut packet = vec![0x80, 200 & 0x7f, 0, 6, 0, 0, 0, 7];
+            let mut packet = vec![0x80, 72, 0, 6, 0, 0, 0, 7];
             packet.extend_from_slice(&BAD.to_be_bytes());
             packet.resize(60, 0);
             packet
@@ -418,7 +418,7 @@ fn each_bad_packet_has_its_counter() {
             good.lost_nothing();
             let grown = drops(&forwarder.settled()).since(&before);
             let mut expected = vec![(counter.to_owned(), repeats)];
-            if lab.is_xdp() && counter.starts_with("io.") | (case.what == "larger than a packet may be") {
+            if lab.is_xdp() && (counter.starts_with("io.") || case.what == "larger than a packet may be") {
                 // Larger than the link's MTU: two or more fragments each, put together by the kernel.
                 let fragments = grown.get("xdp.pass_fragment");
                 assert!(fragments >= repeats * 2);

@@ -19,8 +19,14 @@ use sluice_table::protocol::{Call, Decoder, Greeting, Hello, PacketMessage, Repl
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Names are those of the binaries and of the directories below `corpus`.
-pub const TARGETS: &[Target] =
-    &[("frame", frame), ("rtp", rtp), ("rtcp", rtcp), ("table_protocol", table_protocol), ("table_file", table_file)];
+pub const TARGETS: &[Target] = &[
+    ("frame", frame),
+    ("rtp", rtp),
+    ("rtcp", rtcp),
+    ("stun", stun),
+    ("table_protocol", table_protocol),
+    ("table_file", table_file),
+];
 
 /// Ethernet, VLAN, IP and UDP headers by both readers, and the class of the payload.
 pub fn frame(data: &[u8]) {
