@@ -30,6 +30,9 @@ pub(crate) enum BenchError {
         /// What is wrong and what was expected.
         why: String,
     },
+    /// A signal came.
+    #[error("interrupted; what was set up is removed")]
+    Interrupted,
     /// The guards discarded every run.
     #[error("every run was discarded: {0}; let the machine come to rest or raise --attempts")]
     Noisy(String),

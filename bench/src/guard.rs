@@ -4,6 +4,7 @@
 //! generator, which never sleeps, really had its core, and if nobody else was busy.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -88,9 +89,9 @@ impl Usage {
 
 /// Waits until nobody is busy, at most `limit`; returns whether it came to that. A run in the noise would only be
 /// discarded.
-pub(crate) fn wait_quiet(limit: Duration) -> bool {
+pub(crate) fn wait_quiet(limit: Duration, stop: &AtomicBool) -> bool {
     let end = Instant::now() + limit;
-    while Instant::now() < end {
+    while Instant::now() < end && !stop.load(Ordering::Relaxed) {
         let before = busy_ticks(&fs::read_to_string("/proc/stat").unwrap_or_default());
         std::thread::sleep(QUIET_FOR);
         let after = busy_ticks(&fs::read_to_string("/proc/stat").unwrap_or_default());

@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     for _ in 0..arguments.searches {
         let first = lab::measure(&arguments.lab, Rate::Max, &net)?;
         // What was forwarded when too much came bounds what can be forwarded without loss.
-        let most = first.egress_pps / f64::from(arguments.lab.fanout) * 1.1;
+        let most = arguments.lab.io.search_from(first.egress_pps) / f64::from(arguments.lab.fanout);
         let mut steps = Vec::new();
         for threshold in [arguments.loss, arguments.partial_loss] {
             search(&mut steps, most, threshold, arguments.precision, arguments.trials, |rate| {

@@ -1,6 +1,8 @@
 //! Generator, forwarder and sink as processes of their own, over kernel sockets on loopback: what an impaired network
 //! loses, repeats and reorders before the forwarder is exactly what every receiver sees behind it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot start fails")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader};

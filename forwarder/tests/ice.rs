@@ -18,7 +18,7 @@ use support::{
 };
 
 const SMALL: Capacity =
-    Capacity { endpoints: 4, legs: 1200, tuples: 2400, ingress: 64, egress: 512, lists: 256, cells: 256 };
+    Capacity { endpoints: 4, legs: 1200, tuples: 2400, ingress: 64, egress: 512, lists: 256, cells: 256, learned: 16 };
 const OURS: &str = "ours";
 const OUR_PASSWORD: &str = "our-password-0123456789";
 const THEIRS: &str = "theirs";

@@ -17,7 +17,8 @@ use sluice_srtp::{AnyProvider, MasterKey, Profile, Provider, ProviderKind, Sessi
 use sluice_table::{DropReason, Kind, LegKind, Table};
 use support::{World, base_table, ingress, key, name, peer, publisher_leg, wrap};
 
-const SMALL: Capacity = Capacity { endpoints: 4, legs: 16, tuples: 32, ingress: 16, egress: 16, lists: 32, cells: 64 };
+const SMALL: Capacity =
+    Capacity { endpoints: 4, legs: 16, tuples: 32, ingress: 16, egress: 16, lists: 32, cells: 64, learned: 16 };
 
 /// A peer's SRTCP.
 struct RtcpPeer {

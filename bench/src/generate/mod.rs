@@ -176,11 +176,13 @@ pub(crate) fn xdp_port(interface: &str) -> Result<XdpIo, BenchError> {
 
 /// How frames to the forwarder leave; asks the neighbour if it must.
 fn resolve(session: &Session) -> Result<Hop, BenchError> {
-    let what = format!("finding the way to {}", session.forwarder);
-    let local = session.publishers.first().map_or(session.forwarder, |one| one.local);
+    let first = session.publishers.first();
+    let to = first.and_then(|one| one.to).unwrap_or(session.forwarder);
+    let local = first.map_or(to, |one| one.local);
+    let what = format!("finding the way to {to}");
     let mut hops = Hops::open().map_err(BenchError::refused(what.clone()))?;
     for _ in 0..50 {
-        match hops.resolve(local.ip(), session.forwarder.ip(), Nanos(clock::monotonic())) {
+        match hops.resolve(local.ip(), to.ip(), Nanos(clock::monotonic())) {
             Resolution::Ready(next) => return Ok(next.hop),
             Resolution::Pending => {}
             Resolution::Local { .. } => {

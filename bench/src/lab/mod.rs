@@ -11,6 +11,7 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -50,6 +51,24 @@ impl Target {
             (Target::Rtpengine, Some(_)) => (Protection(Some(Profile::Aes128CmSha1_80)), profile),
             _ => (profile, profile),
         }
+    }
+}
+
+impl Target {
+    /// Packets per second out that `--rate max` asks for. For Sluice, more than one core can do; even more would only
+    /// let whole cycles of sequence numbers get lost, after which no receiver knows the rollover counter (RFC 3711
+    /// §3.3.1). For rtpengine, less than it can do: it reads its socket on an edge and never again once the socket's
+    /// buffer was full, so it cannot be measured overloaded. It sleeps when idle, so its CPU time per packet holds.
+    fn ceiling(self) -> f64 {
+        match self {
+            Target::Xdp | Target::Udp | Target::UdpGso | Target::Bare => 2_500_000.0,
+            Target::Rtpengine => 50_000.0,
+        }
+    }
+
+    /// Where a throughput search starts, given what came out at `--rate max`.
+    pub(crate) fn search_from(self, egress_pps: f64) -> f64 {
+        if self == Target::Rtpengine { 500_000.0 } else { egress_pps * 1.1 }
     }
 }
 
@@ -277,10 +296,13 @@ fn rounds(
     let (mut rounds, mut discarded) = (Vec::new(), Vec::new());
     for attempt in 1..=arguments.runs.saturating_mul(arguments.attempts) {
         if arguments.wait_quiet > 0.0 {
-            guard::wait_quiet(Duration::from_secs_f64(arguments.wait_quiet.min(86_400.0)));
+            guard::wait_quiet(Duration::from_secs_f64(arguments.wait_quiet.min(86_400.0)), net.stop());
         }
         let mut round = Vec::new();
         for target in targets {
+            if net.stop().load(Ordering::Relaxed) {
+                return Err(BenchError::Interrupted);
+            }
             let (trial, drops) = trial::run(arguments, *target, rate, net)?;
             eprintln!(
                 "sluice-bench: {target:?} {} pps, {:.3} us, loss {:.6}{}",

@@ -9,10 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use sluice_forwarder::wire::template::Hop;
 
 use crate::error::BenchError;
+use crate::generate::on_signal;
 
 /// Namespace of generator and sink.
 pub(crate) const PEER: &str = "sluice-lab-peer";
@@ -38,6 +41,7 @@ pub(crate) struct Net {
     made: bool,
     /// One measurement at a time.
     _lock: File,
+    stop: Arc<AtomicBool>,
     peer_mac: [u8; 6],
     sfu_mac: [u8; 6],
 }
@@ -59,7 +63,9 @@ impl Net {
         let lock = lock()?;
         let exists = |name: &str| Path::new("/run/netns").join(name).exists();
         let made = !(exists(PEER) && exists(SFU));
-        let mut net = Net { made, _lock: lock, peer_mac: [0; 6], sfu_mac: [0; 6] };
+        // Before anything is made, so that a signal ends in `drop`.
+        let stop = on_signal()?;
+        let mut net = Net { made, _lock: lock, stop, peer_mac: [0; 6], sfu_mac: [0; 6] };
         if made {
             make()?;
         }
@@ -68,6 +74,11 @@ impl Net {
         net.peer_mac = mac(PEER, PEER_DEVICE)?;
         net.sfu_mac = mac(SFU, SFU_DEVICE)?;
         Ok(net)
+    }
+
+    /// Set by SIGINT and SIGTERM.
+    pub(crate) fn stop(&self) -> &AtomicBool {
+        &self.stop
     }
 
     /// How frames from the generator to the forwarder leave. With `nobody` what comes back by swapped addresses is

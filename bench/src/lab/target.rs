@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -108,6 +109,14 @@ fn inside(directory: &Path, pin: bool) -> Result<Command, BenchError> {
         command.args(["taskset", "-c", &CORE.to_string()]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    // SAFETY: between fork and exec only a system call without memory is made. The setting survives exec: if this
+    // process is killed, the one under test goes with it.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
     Ok(command)
 }
 

@@ -1,6 +1,8 @@
 //! One run: the generator and the sink take turns on one core while the process under test has another; what both
 //! and the veth counted, and whether the run may count.
 
+use std::sync::atomic::Ordering;
+
 use serde::Serialize;
 use sluice_forwarder::io::XdpIo;
 
@@ -94,9 +96,12 @@ fn generator(
 ) -> Result<Trial, BenchError> {
     net::enter(net::PEER)?;
     core_affinity::set_for_current(core_affinity::CoreId { id: GENERATOR_CORE });
-    let (rate, fast) = match rate {
-        Rate::Packets(rate) => (rate, false),
-        Rate::Max => (FAST_RATE, true),
+    let saturate = rate == Rate::Max;
+    let fast = saturate && arguments.fanout == 1;
+    let rate = match rate {
+        Rate::Packets(rate) => rate,
+        Rate::Max if fast => FAST_RATE,
+        Rate::Max => target.ceiling() / f64::from(arguments.fanout),
     };
     let plan = Plan { shape: Shape::Constant, rate, payload: arguments.payload, video_bits: 0, seed: arguments.seed };
     let mut schedule = Schedule::new(plan, arguments.publishers);
@@ -136,6 +141,9 @@ fn generator(
         if now >= close {
             break;
         }
+        if net.stop().load(Ordering::Relaxed) {
+            return Err(BenchError::Interrupted);
+        }
         if sender.step(now) == 0 {
             std::hint::spin_loop();
         }
@@ -156,7 +164,7 @@ fn generator(
         delivered,
         unsent: sender.sent().unsent,
         late,
-        latency: if fast { None } else { checker.latency() },
+        latency: if saturate { None } else { checker.latency() },
         sink: checker.totals(),
         fast,
     }))

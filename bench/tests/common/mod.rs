@@ -1,4 +1,5 @@
 //! Running the binaries.
+#![allow(unreachable_pub, reason = "shared by several test crates")]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -134,11 +134,15 @@ impl LegConfig {
     }
 }
 
-/// A leg's slot.
+/// A leg's slot. Whether the peer may be sent to is asked with every packet and lies beside the configuration's
+/// switch, so that it costs no cache line of its own.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct LegRow {
     /// Configuration.
     pub config: Staged<LegConfig>,
+    /// Consent and STUN policing.
+    pub ice: super::stun::IceState,
     /// Policing by bytes.
     pub bytes: Bucket,
     /// Policing by packets.
@@ -153,8 +157,6 @@ pub struct LegRow {
     pub learned_streams: arrayvec::ArrayVec<u32, MAX_LEARNED>,
     /// SRTCP receive state.
     pub rtcp: super::rtcp::RtcpState,
-    /// Consent and STUN policing.
-    pub ice: super::stun::IceState,
     /// Counts.
     pub stats: LegStats,
 }

@@ -90,13 +90,8 @@ impl<C: Provider> Engine<C> {
             Some(at) => at,
             None if senders.is_full() => return Err(DropReason::LearnFull),
             None => {
-                let next = match listed {
-                    Some(row) => row.rtcp_next(),
-                    None => {
-                        let kept = key_row.and_then(PinnedRow::unlisted).filter(|(ssrc, _)| *ssrc == sender);
-                        kept.map_or(0, |(_, next)| u64::from(next))
-                    }
-                };
+                let kept = || key_row.and_then(PinnedRow::unlisted).filter(|(ssrc, _)| *ssrc == sender);
+                let next = listed.map(PinnedRow::rtcp_next).or_else(|| Some(u64::from(kept()?.1))).unwrap_or(0);
                 let state = next.checked_sub(1).map_or(SrtcpReceiver::new(), |last| SrtcpReceiver::resume(last as u32));
                 senders.push((sender, state));
                 senders.len() - 1

@@ -151,13 +151,12 @@ impl Manager {
                 }
                 Ok(Ask::Subscribe(subscriber)) => self.subscribers.push(subscriber),
                 Ok(Ask::Packets(link)) => self.packets = Some(link),
-                Ok(Ask::PacketsWaiting) => {}
                 Ok(Ask::Trace(ask, reply)) => {
                     let started = self.start_trace(ask);
                     let _ = reply.send(started.map_or_else(Response::Refused, |()| Response::Ok));
                 }
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Ask::PacketsWaiting) | Err(RecvTimeoutError::Timeout) => {}
             }
             self.packets_down();
             self.fetch_trace();
@@ -474,8 +473,15 @@ impl Manager {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let record = EventRecord { sequence: self.events, at_unix_ns: now.as_nanos() as u64, event };
         // One that does not keep up sees a gap in the sequence and takes a snapshot.
-        self.subscribers
-            .retain(|subscriber| !matches!(subscriber.try_send(record.clone()), Err(TrySendError::Disconnected(_))));
+        let lost = &mut self.packet_counts.events_lost;
+        self.subscribers.retain(|subscriber| match subscriber.try_send(record.clone()) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                *lost += 1;
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        });
     }
 }
 

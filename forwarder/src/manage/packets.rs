@@ -30,7 +30,7 @@ pub struct PacketLink {
     pub rung: Arc<AtomicBool>,
 }
 
-/// What became of packets to and from control.
+/// What became of packets and events to and from control.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PacketCounts {
     /// Given to control's connection.
@@ -47,11 +47,13 @@ pub(super) struct PacketCounts {
     pub down_unknown: u64,
     /// Dropped because a worker or a kernel socket had no room.
     pub down_full: u64,
+    /// Events not given to a subscriber that does not keep up.
+    pub events_lost: u64,
 }
 
 impl PacketCounts {
     /// By name.
-    pub(super) fn named(&self) -> [(&'static str, u64); 7] {
+    pub(super) fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("up", self.up),
             ("up_full", self.up_full),
@@ -60,6 +62,7 @@ impl PacketCounts {
             ("down_kernel", self.down_kernel),
             ("down_unknown", self.down_unknown),
             ("down_full", self.down_full),
+            ("events_lost", self.events_lost),
         ]
     }
 }

@@ -372,6 +372,18 @@ impl Planner {
                 ));
             }
         }
+        // SRTCP is sealed under one counter a key, in the key's own row.
+        for (name, leg) in next.legs.iter().filter(|(_, leg)| !leg.accept_key_reuse) {
+            let Some(key) = &leg.outbound else { continue };
+            let id = key.key_id();
+            if indexes.lost_rows(id) && !indexes.has_row(id, KEY_ROW, Direction::Send) {
+                return Err(Refused::new(
+                    Refusal::KeyReuse,
+                    format!("leg {name}: key {} was used before and its SRTCP index row is gone", key.fingerprint()),
+                    "give the leg a new key, or set accept_key_reuse = true if the key never sealed RTCP",
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -595,10 +607,7 @@ impl Planner {
                 self.table.legs.get(name).and_then(|old| old.ice.as_ref()).filter(|_| state.ice.incarnation > 0);
             state.ice = match &leg.ice {
                 Some(ice) => IcePlan {
-                    incarnation: match ice::starts_over(former, ice) {
-                        true => self.incarnation(),
-                        false => state.ice.incarnation,
-                    },
+                    incarnation: if ice::starts_over(former, ice) { self.incarnation() } else { state.ice.incarnation },
                     ways: ice.tuples.iter().map(|tuple| (*tuple, route(*tuple))).collect(),
                 },
                 None => IcePlan::default(),

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use sluice_table::protocol::{
@@ -153,15 +153,18 @@ impl Connection {
             _ => 0,
         };
         let greeting = hello.greet(generation);
+        let refused = matches!(greeting, Greeting::Refused(_));
+        // Whoever was welcomed misses no packet from then on.
+        let ends = (hello.role == Role::Packet && !refused).then(|| PacketEnds::register(asks)).flatten();
         self.write(&greeting)?;
-        if matches!(greeting, Greeting::Refused(_)) {
+        if refused {
             return Ok(());
         }
         self.decoder.set_limit(hello.role.limit());
         self.stream.set_read_timeout(None)?;
         match hello.role {
             Role::Table => self.table(asks),
-            Role::Packet => self.packets(asks),
+            Role::Packet => ends.map_or(Ok(()), |ends| self.packets(asks, ends)),
         }
     }
 
@@ -239,15 +242,9 @@ impl Connection {
     }
 
     /// Packets in both directions until the client goes or another one takes its place.
-    fn packets(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
+    fn packets(&mut self, asks: &Sender<Ask>, ends: PacketEnds) -> std::io::Result<()> {
         self.packets = true;
-        let (up, received) = sync_channel(UP);
-        let (down, taken) = sync_channel(DOWN);
-        let rung = Arc::new(AtomicBool::new(false));
-        let link = PacketLink { up, down: taken, rung: rung.clone() };
-        if asks.send(Ask::Packets(link)).is_err() {
-            return Ok(());
-        }
+        let PacketEnds { received, down, rung } = ends;
         let stream = self.stream.try_clone()?;
         let writer = std::thread::Builder::new().name("packets".to_owned()).spawn(move || {
             write_packets(&stream, &received);
@@ -267,6 +264,24 @@ impl Connection {
         drop(down); // the management thread lets go of its end, which ends the writer
         let _ = writer.join();
         Ok(())
+    }
+}
+
+/// The connection's ends of the queues to and from the management thread.
+struct PacketEnds {
+    received: Receiver<PacketMessage>,
+    down: SyncSender<PacketMessage>,
+    rung: Arc<AtomicBool>,
+}
+
+impl PacketEnds {
+    /// Takes the place of the packet connection before; `None` when the forwarder is stopping.
+    fn register(asks: &Sender<Ask>) -> Option<PacketEnds> {
+        let (up, received) = sync_channel(UP);
+        let (down, taken) = sync_channel(DOWN);
+        let rung = Arc::new(AtomicBool::new(false));
+        asks.send(Ask::Packets(PacketLink { up, down: taken, rung: rung.clone() })).ok()?;
+        Some(PacketEnds { received, down, rung })
     }
 }
 

@@ -132,7 +132,7 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// Parses one message that fills `bytes` exactly.
     pub fn parse(bytes: &'a [u8]) -> Result<Message<'a>, StunError> {
-        if bytes.len() < HEADER_LEN || bytes.len() % 4 != 0 || bytes[0] >> 6 != 0 {
+        if bytes.len() < HEADER_LEN || !bytes.len().is_multiple_of(4) || bytes[0] >> 6 != 0 {
             return Err(StunError::Header);
         }
         if be32(bytes, 4) != COOKIE || usize::from(be16(bytes, 2)) + HEADER_LEN != bytes.len() {
@@ -255,7 +255,7 @@ fn transaction(bytes: &[u8]) -> TransactionId {
     id
 }
 
-/// What an IPv6 address is XORed with.
+/// What an `IPv6` address is masked with.
 fn mask(transaction: &TransactionId) -> u128 {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&COOKIE.to_be_bytes());
@@ -302,7 +302,9 @@ impl<'a> Builder<'a> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         self.push(&kind.to_be_bytes());
         self.push(&(len as u16).to_be_bytes());
-        parts.iter().for_each(|part| self.push(part));
+        for part in parts {
+            self.push(part);
+        }
         self.push(&[0; 3][..len.next_multiple_of(4) - len]);
     }
 

@@ -76,11 +76,12 @@ const ASKED: usize = 6;
 
 /// ICE state of a leg's slot. Of a leg without ICE it allows everything.
 #[derive(Debug)]
+#[repr(C)]
 pub struct IceState {
-    /// The incarnation that the rest belongs to; 0 without ICE.
-    incarnation: u64,
     /// Nothing but STUN is sent from then on.
     until: Nanos,
+    /// The incarnation that the rest belongs to; 0 without ICE.
+    incarnation: u64,
     next_check: Nanos,
     lost: bool,
     starting: bool,
