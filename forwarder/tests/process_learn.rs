@@ -64,10 +64,19 @@ fn the_first_authenticated_packet_fixes_the_address() {
         ears.until("the first packet", |ears| ears.total() == 1);
         let learned = loop {
             match events.receive().unwrap().response {
-                Response::Event(record) => match record.event {
-                    Event::LegTuple { leg, address } => break (leg, address),
-                    _ => {}
-                },
+<<<<<<< HEAD
+                Response::Event(record) => {
+                    if let Event::LegTuple { leg, address } = record.event {
+                        break (leg, address);
+                    }
+                }
+=======
+                Response::Event(record) => {
+                    if let Event::LegTuple { leg, address } = record.event {
+                        break (leg, address);
+                    }
+                }
+>>>>>>> fault
                 other => panic!("{other:?}"),
             }
         };
