@@ -64,19 +64,11 @@ fn the_first_authenticated_packet_fixes_the_address() {
         ears.until("the first packet", |ears| ears.total() == 1);
         let learned = loop {
             match events.receive().unwrap().response {
-<<<<<<< HEAD
                 Response::Event(record) => {
                     if let Event::LegTuple { leg, address } = record.event {
                         break (leg, address);
                     }
                 }
-=======
-                Response::Event(record) => {
-                    if let Event::LegTuple { leg, address } = record.event {
-                        break (leg, address);
-                    }
-                }
->>>>>>> fault
                 other => panic!("{other:?}"),
             }
         };
