@@ -76,11 +76,13 @@ impl Endpoints {
             let interface = self.open_interface(name, &endpoint.interface, index, workers)?;
             self.interfaces.insert(endpoint.interface.clone(), interface);
         }
-        for worker in workers {
+        // Endpoints spread their readers over the workers.
+        let reader = self.open.len() % workers.len().max(1);
+        for (at, worker) in workers.iter().enumerate() {
             let copy = socket.try_clone().map_err(|error| {
                 refused(name, format!("cannot share its socket: {error}"), "raise the open files limit")
             })?;
-            let _ = worker.order(Order::AddSocket(copy));
+            let _ = worker.order(Order::AddSocket(copy, at == reader));
             worker.wake();
         }
         if let Some(interface) = self.interfaces.get_mut(&endpoint.interface) {

@@ -31,8 +31,8 @@ pub enum Order {
     AddPort(PortId, Box<XdpIo>),
     /// Closes a port.
     RemovePort(PortId),
-    /// An endpoint's kernel socket.
-    AddSocket(UdpSocket),
+    /// An endpoint's kernel socket, and whether this worker is the one that reads it.
+    AddSocket(UdpSocket, bool),
     /// Closes an endpoint's kernel socket.
     RemoveSocket(SocketAddr),
     /// Fills in rows and sends them back.

@@ -142,8 +142,10 @@ impl Worker {
                     let old = self.ports.set(id, None);
                     self.close(old);
                 }
-                Order::AddSocket(socket) => {
-                    if let Err(error) = self.ports.udp.add(socket) {
+                Order::AddSocket(socket, reads) => {
+                    let udp = &mut self.ports.udp;
+                    let added = if reads { udp.add(socket) } else { udp.add_sender(socket) };
+                    if let Err(error) = added {
                         tracing::error!(%error, "an endpoint's kernel socket cannot be used by this worker");
                     }
                 }

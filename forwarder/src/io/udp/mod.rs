@@ -101,6 +101,12 @@ impl UdpIo {
         Ok(())
     }
 
+    /// Adds the socket of an endpoint whose packets another port takes in: this one only sends by it.
+    pub fn add_sender(&mut self, socket: UdpSocket) -> io::Result<()> {
+        self.endpoints.push(Endpoint { receives: false, ..Endpoint::new(socket)? });
+        Ok(())
+    }
+
     /// Removes and closes the socket bound to `local`; returns whether there was one.
     pub fn remove(&mut self, local: SocketAddr) -> bool {
         let Some(at) = self.endpoints.iter().position(|endpoint| endpoint.local == local) else { return false };
@@ -117,7 +123,7 @@ impl UdpIo {
 
     /// Descriptors that become readable when something arrives.
     pub fn descriptors(&self, into: &mut Vec<std::os::fd::RawFd>) {
-        into.extend(self.endpoints.iter().map(Endpoint::fd));
+        into.extend(self.endpoints.iter().filter(|endpoint| endpoint.receives).map(Endpoint::fd));
     }
 
     /// Handles that are out.
@@ -288,7 +294,10 @@ impl PacketIo for UdpIo {
         let before = burst.len();
         let count = self.endpoints.len();
         for step in 0..count {
-            self.receive_from((self.turn + step) % count, burst);
+            let endpoint = (self.turn + step) % count;
+            if self.endpoints[endpoint].receives {
+                self.receive_from(endpoint, burst);
+            }
         }
         self.turn = if count == 0 { 0 } else { (self.turn + 1) % count };
         let taken = burst.len() - before;

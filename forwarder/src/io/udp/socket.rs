@@ -16,6 +16,9 @@ const MEMINFO_DROPS: usize = 8;
 pub(super) struct Endpoint {
     pub(super) socket: UdpSocket,
     pub(super) local: SocketAddr,
+    /// Whether this port takes its packets in. A socket shared by several ports has one reader, or a stream's packets
+    /// overtake each other.
+    pub(super) receives: bool,
 }
 
 impl Endpoint {
@@ -28,7 +31,7 @@ impl Endpoint {
             ));
         }
         socket.set_nonblocking(true)?;
-        Ok(Endpoint { socket, local })
+        Ok(Endpoint { socket, local, receives: true })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -42,6 +45,9 @@ impl Endpoint {
 
     /// Packets the kernel dropped because the receive buffer was full.
     pub(super) fn drops(&self) -> u64 {
+        if !self.receives {
+            return 0; // the reader counts them
+        }
         let mut values = [0_u32; MEMINFO_VARS];
         let mut length = size_of::<[u32; MEMINFO_VARS]>() as libc::socklen_t;
         // SAFETY: both pointers are to locals of the sizes given.
