@@ -94,7 +94,7 @@ fn sum_portable(bytes: &[u8]) -> u64 {
     sum + u64::from(u32::from_ne_bytes(last))
 }
 
-/// 64 bytes a turn. There is no unsigned 16-bit multiply-add, so words are moved to the signed range (minus 2^15 each)
+/// 128 bytes a turn. There is no unsigned 16-bit multiply-add, so words are moved to the signed range (minus 2^15 each)
 /// and what that took away is added in the end.
 ///
 /// # Safety
@@ -116,10 +116,14 @@ unsafe fn sum_blocks_avx2(blocks: *const u8, len: usize) -> u32 {
     };
     let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
     let mut at = 0;
-    while at < len {
+    while len - at >= 128 {
+        even = _mm256_add_epi32(_mm256_add_epi32(even, half(at)), half(at + 64));
+        odd = _mm256_add_epi32(_mm256_add_epi32(odd, half(at + 32)), half(at + 96));
+        at += 128;
+    }
+    if at < len {
         even = _mm256_add_epi32(even, half(at));
         odd = _mm256_add_epi32(odd, half(at + 32));
-        at += 64;
     }
     let all = _mm256_add_epi32(even, odd);
     let four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));

@@ -45,9 +45,11 @@ impl NullProvider {
     ) {
         debug_assert_eq!(profile.rtp_tag_len(), TAG);
         for job in jobs {
-            let ours = matches!(job.keys.material, KeyMaterial::Null) && job.keys.profile() == profile;
-            let room = room::<TAG>(job.frame, job.header_len, job.plain.len());
-            let Some((body, tag)) = room.filter(|_| ours) else {
+            if !matches!(job.keys.material, KeyMaterial::Null) || job.keys.profile() != profile {
+                check::refuse_seal(job, &mut self.refused);
+                continue;
+            }
+            let Some((body, tag)) = room::<TAG>(job.frame, job.header_len, job.plain.len()) else {
                 check::refuse_seal(job, &mut self.refused);
                 continue;
             };
@@ -83,12 +85,18 @@ fn copy_avx2(to: &mut [u8], from: &[u8]) {
         _mm256_storeu_si256(to.add(at).cast::<__m256i>(), block);
     };
     let mut at = 0;
-    while at + 64 <= len {
+    while len - at >= 128 {
+        for part in 0..4 {
+            block(at + part * 32);
+        }
+        at += 128;
+    }
+    if len - at >= 64 {
         block(at);
         block(at + 32);
         at += 64;
     }
-    if at + 32 <= len {
+    if len - at >= 32 {
         block(at);
     }
     // The rest, over bytes that were copied already.
