@@ -43,13 +43,13 @@ struct Out {
     slot: u32,
 }
 
-/// Frames of one profile waiting to be sealed together.
+/// Frames waiting to be sealed together, by profile.
 #[derive(Debug)]
-struct Batch<'s> {
-    /// As many of both as `len` says.
-    jobs: [MaybeUninit<SealJob<'s>>; BATCH],
-    outs: [MaybeUninit<Out>; BATCH],
-    len: usize,
+struct Batches<'s> {
+    len: [usize; Profile::ALL.len()],
+    /// As many of both as `len` says. Beside the lengths and not with them, or making them would copy the arrays.
+    jobs: [[MaybeUninit<SealJob<'s>>; BATCH]; Profile::ALL.len()],
+    outs: [[MaybeUninit<Out>; BATCH]; Profile::ALL.len()],
 }
 
 /// What came of one receiver's turn.
@@ -139,7 +139,11 @@ impl<C: Provider> Engine<C> {
             generation,
             now,
             now_ms: (now.0 / 1_000_000) as u32,
-            batches: std::array::from_fn(|_| Batch::new()),
+            batches: Batches {
+                len: [0; Profile::ALL.len()],
+                jobs: [const { [const { MaybeUninit::uninit() }; BATCH] }; Profile::ALL.len()],
+                outs: [const { [const { MaybeUninit::uninit() }; BATCH] }; Profile::ALL.len()],
+            },
             crypto,
             ports,
             counters,
@@ -204,7 +208,7 @@ impl<C: Provider> Engine<C> {
                 (cursor.stage, cursor.position) = (stage as u32, position as u32);
             }
         }
-        for profile in 0..pass.batches.len() {
+        for profile in 0..Profile::ALL.len() {
             pass.flush::<WIDE>(profile);
         }
         for held in done {
@@ -233,14 +237,6 @@ fn deadline_reason(turn: Turn) -> DropReason {
     }
 }
 
-impl Batch<'_> {
-    /// Not a constant: that would be copied, arrays and all.
-    #[inline(always)]
-    fn new() -> Self {
-        Batch { jobs: [const { MaybeUninit::uninit() }; BATCH], outs: [const { MaybeUninit::uninit() }; BATCH], len: 0 }
-    }
-}
-
 /// One step's egress: what it works with, and batches by profile.
 struct Pass<'s, 'e, C, P> {
     legs: &'s [LegRow],
@@ -250,7 +246,7 @@ struct Pass<'s, 'e, C, P> {
     generation: Generation,
     now: Nanos,
     now_ms: u32,
-    batches: [Batch<'s>; Profile::ALL.len()],
+    batches: Batches<'s>,
     crypto: &'e mut C,
     ports: &'e mut P,
     counters: &'e mut Counters,
@@ -385,13 +381,13 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
             return Turned::Sent;
         };
         let (profile, ssrc) = (flow.profile as usize, flow.ssrc());
-        let batch = &mut self.batches[profile];
+        let batches = &mut self.batches;
         // Never full here; the remainder spares a check.
-        let at = batch.len % BATCH;
-        batch.jobs[at].write(SealJob { keys, ssrc, index, plain: packet.payload, frame: bytes, header_len });
-        batch.outs[at].write(Out { frame, slot });
-        batch.len = at + 1;
-        if batch.len == BATCH {
+        let at = batches.len[profile] % BATCH;
+        batches.jobs[profile][at].write(SealJob { keys, ssrc, index, plain: packet.payload, frame: bytes, header_len });
+        batches.outs[profile][at].write(Out { frame, slot });
+        batches.len[profile] = at + 1;
+        if at + 1 == BATCH {
             self.flush::<WIDE>(profile);
         }
         Turned::Sent
@@ -416,13 +412,13 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
 
     #[inline(always)]
     fn flush_with<const WIDE: bool>(&mut self, profile: usize) {
-        let batch = &mut self.batches[profile];
-        let len = std::mem::take(&mut batch.len).min(BATCH);
+        let Batches { len, jobs, outs } = &mut self.batches;
+        let len = std::mem::take(&mut len[profile]).min(BATCH);
         if len == 0 {
             return;
         }
         // SAFETY: the first `len` were written and are taken out here only.
-        let (jobs, outs) = unsafe { (batch.jobs[..len].assume_init_mut(), batch.outs.as_ptr().cast::<Out>()) };
+        let (jobs, outs) = unsafe { (jobs[profile][..len].assume_init_mut(), outs[profile].as_ptr().cast::<Out>()) };
         self.crypto.seal(jobs);
         for (at, job) in jobs.iter().enumerate() {
             let rtp_len = job.frame.len();
