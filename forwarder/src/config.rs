@@ -80,6 +80,8 @@ pub struct CapacityConfig {
     pub legs: usize,
     /// Streams received.
     pub ingress: usize,
+    /// Streams received that learn rules make.
+    pub learned: usize,
     /// Streams sent.
     pub egress: usize,
     /// Virtual sources.
@@ -107,7 +109,15 @@ impl Default for Config {
 
 impl Default for CapacityConfig {
     fn default() -> Self {
-        CapacityConfig { endpoints: 16, legs: 4_096, ingress: 8_192, egress: 65_536, sources: 4_096, packets: 4_096 }
+        CapacityConfig {
+            endpoints: 16,
+            legs: 4_096,
+            ingress: 8_192,
+            learned: 4_096,
+            egress: 65_536,
+            sources: 4_096,
+            packets: 4_096,
+        }
     }
 }
 
@@ -121,8 +131,9 @@ impl CapacityConfig {
             legs: share(self.legs),
             tuples: self.legs * 2,
             ingress: share(self.ingress),
+            learned: share(self.learned),
             egress: share(self.egress),
-            lists: self.ingress + self.sources,
+            lists: self.ingress + self.sources + self.learned,
             cells: self.packets,
         }
     }
@@ -183,6 +194,7 @@ impl Config {
             ("capacity.legs", c.legs, 1_000_000),
             ("capacity.ingress", c.ingress, 1_000_000),
             ("capacity.egress", c.egress, 10_000_000),
+            ("capacity.learned", c.learned.max(1), 1_000_000),
             ("capacity.sources", c.sources.max(1), 1_000_000),
             ("capacity.packets", c.packets, 1_000_000),
         ] {

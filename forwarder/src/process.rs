@@ -98,12 +98,13 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
         _ => "asked for".to_owned(),
     };
     let seed = random_words().map_err(|source| StartError::System { what: "reading random numbers", source })?;
-    let listener = serve::bind(&config.socket)?;
-    let capacity = config.capacity.per_worker(config.workers);
-    let workers = spawn_workers(config, kind, &capacity, seed)?;
+    // The socket comes after what another forwarder may hold: one that cannot start leaves none behind.
     let indexes = open_indexes(config)?;
     let hops = Hops::open()?;
     let crypto = AnyProvider::new(kind)?;
+    let listener = serve::bind(&config.socket)?;
+    let capacity = config.capacity.per_worker(config.workers);
+    let workers = spawn_workers(config, kind, &capacity, seed)?;
     tracing::info!(provider = %kind, note, workers = config.workers, "data plane started");
     let fixed = Fixed { provider: kind.to_string(), provider_note: note, polling: config.polling };
     let planner = Planner::new(PlannerConfig { workers: config.workers, capacity });
@@ -136,7 +137,9 @@ fn spawn_workers(
     }
     for a in 0..engines.len() {
         let (left, right) = engines.split_at_mut(a + 1);
-        right.iter_mut().for_each(|b| Engine::connect(&mut left[a], b));
+        for b in right {
+            Engine::connect(&mut left[a], b);
+        }
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut workers = Vec::new();
@@ -177,7 +180,7 @@ fn random_words() -> std::io::Result<[u64; 2]> {
 /// given up are remembered for a while.
 fn open_indexes(config: &Config) -> Result<Box<dyn Indexes + Send>, StartError> {
     let c = &config.capacity;
-    let rows = ((c.ingress + c.egress + c.legs * 2) * 2).min(MAX_ROWS as usize) as u32;
+    let rows = ((c.ingress + c.egress + c.legs * 4) * 2).min(MAX_ROWS as usize) as u32;
     let file = IndexFile::open(&config.state.join("indexes"), rows)?;
     Ok(Box::new(IndexStore::new(std::sync::Arc::new(file))?))
 }

@@ -11,7 +11,7 @@ use support::{
 };
 
 const SMALL: Capacity =
-    Capacity { endpoints: 4, legs: 256, tuples: 512, ingress: 64, egress: 512, lists: 256, cells: 512 };
+    Capacity { endpoints: 4, legs: 256, tuples: 512, ingress: 64, learned: 32, egress: 512, lists: 256, cells: 512 };
 
 /// One publisher, a receiver of each profile: everything arrives, whatever was lost before stays lost.
 fn fan_out(kind: ProviderKind, workers: u8, seed: u64) -> Vec<Vec<(u64, Vec<u8>)>> {
@@ -124,7 +124,7 @@ fn random_commits_never_reuse_an_index_or_leak() {
         for (n, receiver_key) in receiver_keys.iter().enumerate() {
             world.peers.insert(peer(100 + n as u32), Peer::new(receiver_key));
         }
-        let mut subscribed = vec![0usize; 8];
+        let mut subscribed = [0usize; 8];
         for round in 0..120u64 {
             let mut table = base_table();
             for (n, publisher_key) in keys.iter().enumerate() {

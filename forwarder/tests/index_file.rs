@@ -27,8 +27,20 @@ fn place() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+/// Opens a file nobody uses. Another test may be between `fork` and `exec` with a copy of a descriptor just closed
+/// here, which keeps the lock for a moment.
+fn open(path: &Path, rows: u32) -> IndexFile {
+    for _ in 0..500 {
+        match IndexFile::open(path, rows) {
+            Err(IndexFileError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("{} stays in use", path.display());
+}
+
 fn store(path: &Path, rows: u32) -> IndexStore {
-    IndexStore::new(Arc::new(IndexFile::open(path, rows).unwrap())).unwrap()
+    IndexStore::new(Arc::new(open(path, rows))).unwrap()
 }
 
 fn small(rows: u32) -> IndexStore {
@@ -65,10 +77,10 @@ fn a_new_store_over_the_same_file_continues() {
 fn a_file_grows_and_never_shrinks_and_keeps_its_id() {
     let (_directory, path) = place();
     send(&mut store(&path, 4), 1, 7).unwrap().pin().store_next(9);
-    let id = IndexFile::open(&path, 4).unwrap().id();
+    let id = open(&path, 4).id();
     assert_ne!(id, [0, 0]);
     for (asked, given) in [(64, 64), (8, 64)] {
-        let file = IndexFile::open(&path, asked).unwrap();
+        let file = open(&path, asked);
         assert_eq!((file.rows().len(), file.id()), (given, id));
     }
     assert_eq!(send(&mut store(&path, 64), 1, 7).unwrap().next(), 9);
@@ -79,7 +91,7 @@ fn a_file_grows_and_never_shrinks_and_keeps_its_id() {
 #[test]
 fn a_second_opener_is_refused_and_told_who_holds_it() {
     let (_directory, path) = place();
-    let holder = IndexFile::open(&path, 4).unwrap();
+    let holder = open(&path, 4);
     match IndexFile::open(&path, 4) {
         Err(error @ IndexFileError::InUse { pid, .. }) => {
             assert_eq!(pid, Some(std::process::id()));
@@ -91,7 +103,7 @@ fn a_second_opener_is_refused_and_told_who_holds_it() {
     let handle = IndexHandle::new(Arc::new(holder), 0).unwrap();
     assert!(matches!(IndexFile::open(&path, 4), Err(IndexFileError::InUse { .. })));
     drop(handle);
-    IndexFile::open(&path, 4).unwrap();
+    open(&path, 4);
 }
 
 #[test]
@@ -220,7 +232,7 @@ fn the_order_of_last_use_and_the_lost_mark_survive() {
 #[test]
 fn files_that_cannot_be_continued_are_refused() {
     let (_directory, path) = place();
-    drop(IndexFile::open(&path, 4).unwrap());
+    drop(open(&path, 4));
     let good = fs::read(&path).unwrap();
     assert_eq!(good.len(), HEADER + 4 * 64);
     let mut cases = vec![good[..good.len() - 1].to_vec(), good[..good.len() - 64].to_vec(), vec![b'x'; 5_120], vec![1]];
@@ -238,7 +250,7 @@ fn files_that_cannot_be_continued_are_refused() {
     // Killed while the file was made, or lengthened.
     for bytes in [vec![], vec![0; HEADER + 64], [good.clone(), vec![0; 128]].concat()] {
         fs::write(&path, bytes).unwrap();
-        IndexFile::open(&path, 4).unwrap();
+        open(&path, 4);
     }
 }
 
@@ -262,13 +274,13 @@ fn rows_that_contradict_are_refused() {
         let mut bytes = good.clone();
         bytes[at] = value;
         fs::write(&path, bytes).unwrap();
-        let error = IndexStore::new(Arc::new(IndexFile::open(&path, 6).unwrap())).unwrap_err();
+        let error = IndexStore::new(Arc::new(open(&path, 6))).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }
     let mut bytes = good.clone();
     bytes[of(1, 0)..of(1, 16)].fill(0);
     fs::write(&path, bytes).unwrap();
-    let error = IndexStore::new(Arc::new(IndexFile::open(&path, 6).unwrap())).unwrap_err();
+    let error = IndexStore::new(Arc::new(open(&path, 6))).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { row: 1, .. }), "{error}");
     // A row without a tag was being claimed or freed when the process died: it is free, whatever else is in it.
     let mut bytes = good;
@@ -283,7 +295,7 @@ fn rows_that_contradict_are_refused() {
 #[test]
 fn places_others_can_write_to_are_refused() {
     let (directory, path) = place();
-    drop(IndexFile::open(&path, 1).unwrap());
+    drop(open(&path, 1));
     let parent = path.parent().unwrap();
     let refused = |path: &Path| IndexFile::open(path, 1).unwrap_err();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();

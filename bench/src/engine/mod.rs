@@ -9,11 +9,11 @@ use clap::Args;
 use serde::Serialize;
 use sluice_srtp::{Profile, ProviderKind};
 
-pub use world::BenchError;
+pub(crate) use world::BenchError;
 
 /// What to measure.
 #[derive(Args, Debug)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Crypto provider: portable, ipsec-mb or null
     #[arg(long, default_value_t = ProviderKind::best())]
     provider: ProviderKind,
@@ -98,7 +98,7 @@ struct FanoutResult {
 }
 
 /// Runs the subcommand.
-pub fn run(arguments: &Arguments) -> Result<(), BenchError> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     if arguments.shape == Some(Shape::Wire) {
         let result = wire::measure(arguments)?;
         return print(arguments.json, &result, &result.describe());

@@ -17,7 +17,7 @@ pub(super) const LOCAL: &str = "10.0.0.1:5000";
 
 /// Why a bench did not run.
 #[derive(Debug, thiserror::Error)]
-pub enum BenchError {
+pub(crate) enum BenchError {
     /// The provider does not work here.
     #[error("provider {0}")]
     Provider(#[from] ProviderError),
@@ -48,8 +48,8 @@ pub(super) fn peer(n: u32) -> SocketAddr {
     SocketAddr::from(([10, 64 + a, b, c], 6_000))
 }
 
-pub(super) fn name(text: String) -> Result<Name, BenchError> {
-    Name::new(&text).map_err(|_| BenchError::Make("a name"))
+pub(super) fn name(text: &str) -> Result<Name, BenchError> {
+    Name::new(text).map_err(|_| BenchError::Make("a name"))
 }
 
 /// A key of its own for every `n`.
@@ -75,13 +75,13 @@ impl Builder {
     pub(super) fn new(profile: Option<Profile>) -> Result<Self, BenchError> {
         let mut table = Table::default();
         let address = LOCAL.parse().map_err(|_| BenchError::Make("an address"))?;
-        table.endpoints.insert(name("media".into())?, local::endpoint(address));
+        table.endpoints.insert(name("media")?, local::endpoint(address));
         Ok(Builder { table, profile })
     }
 
     /// A leg with keys both ways.
     pub(super) fn leg(&mut self, n: u32) -> Result<(), BenchError> {
-        let mut leg = local::leg(&name("media".into())?, peer(n));
+        let mut leg = local::leg(&name("media")?, peer(n));
         leg.limits = UNLIMITED;
         match self.profile {
             Some(profile) => {
@@ -90,14 +90,14 @@ impl Builder {
             }
             None => leg.kind = LegKind::Plain,
         }
-        self.table.legs.insert(name(format!("leg{n}"))?, leg);
+        self.table.legs.insert(name(&format!("leg{n}"))?, leg);
         Ok(())
     }
 
     pub(super) fn ingress(&mut self, leg: u32, ssrc: u32, kind: Kind) -> Result<Name, BenchError> {
-        let stream = name(format!("in{ssrc}"))?;
+        let stream = name(&format!("in{ssrc}"))?;
         let row = Ingress {
-            leg: name(format!("leg{leg}"))?,
+            leg: name(&format!("leg{leg}"))?,
             ssrc: Ssrc(ssrc),
             kind,
             clock_rate: if kind == Kind::Audio { 48_000 } else { 90_000 },
@@ -109,7 +109,7 @@ impl Builder {
 
     pub(super) fn egress(&mut self, leg: u32, ssrc: u32, source: &Name) -> Result<(), BenchError> {
         let row = Egress {
-            leg: name(format!("leg{leg}"))?,
+            leg: name(&format!("leg{leg}"))?,
             ssrc: Ssrc(ssrc),
             source: source.clone(),
             payload_types: vec![(100, 101)],
@@ -118,7 +118,7 @@ impl Builder {
             csrc: false,
             dscp: None,
         };
-        self.table.egress.insert(name(format!("out{leg}-{ssrc}"))?, row);
+        self.table.egress.insert(name(&format!("out{leg}-{ssrc}"))?, row);
         Ok(())
     }
 
@@ -130,6 +130,7 @@ impl Builder {
             legs: t.legs.len(),
             tuples: t.legs.len(),
             ingress: t.ingress.len(),
+            learned: 0,
             egress: t.egress.len(),
             lists: t.ingress.len() + t.sources.len(),
             cells: 1_024,

@@ -21,6 +21,8 @@ pub const MAX_ELEMENTS: usize = 12;
 pub struct Meta {
     /// The ingress stream's list.
     pub list: u32,
+    /// What egress streams tell sources apart by.
+    pub source: u32,
     /// Extended sequence number at ingress.
     pub index: u64,
     /// RTP timestamp at ingress.
@@ -60,6 +62,7 @@ impl Default for Meta {
     fn default() -> Self {
         Meta {
             list: 0,
+            source: 0,
             index: 0,
             timestamp: 0,
             ssrc: Ssrc(0),

@@ -39,10 +39,10 @@ pub enum Command {
         /// Its next version.
         config: Option<IngressConfig>,
     },
-    /// Sets which workers have receivers of an ingress stream. A wider set than needed is harmless.
+    /// Sets which workers have receivers of a list. A wider set than needed is harmless.
     Workers {
-        /// The ingress stream.
-        slot: u32,
+        /// The list.
+        list: u32,
         /// One bit a worker.
         workers: u64,
     },
@@ -78,6 +78,22 @@ pub enum Command {
         /// By which SSRC the leg is found.
         ssrc: Ssrc,
     },
+    /// Seals and sends an RTCP compound.
+    Rtcp {
+        /// The leg's slot.
+        leg: u32,
+        /// The compound in clear; its sender's SSRC is the sealing one.
+        bytes: Box<[u8]>,
+    },
+    /// Sends a datagram to one of a leg's tuples.
+    Packet {
+        /// The leg's slot.
+        leg: u32,
+        /// The tuple.
+        to: Address,
+        /// UDP payload.
+        bytes: Box<[u8]>,
+    },
     /// Makes everything staged take effect.
     Flip(Generation),
     /// Takes out what a leg's, stream's or input's switch left behind.
@@ -104,4 +120,6 @@ pub enum Garbage {
     Egress(EgressConfig),
     /// A list's former storage.
     Storage(Vec<u32>),
+    /// A packet that was sent or dropped.
+    Bytes(Box<[u8]>),
 }

@@ -14,6 +14,16 @@ pub struct Counters {
     pub rtcp_in: u64,
     /// STUN and DTLS packets handed up.
     pub packet_in: u64,
+    /// Binding requests answered.
+    pub stun_answered: u64,
+    /// Consent checks sent.
+    pub consent_checks: u64,
+    /// Valid responses to consent checks.
+    pub consent_renewed: u64,
+    /// RTCP packets of control sealed and submitted.
+    pub rtcp_out: u64,
+    /// Datagrams of control submitted.
+    pub packet_out: u64,
     /// Packets handed to the owner of their leg.
     pub stray_out: u64,
     /// Packets taken over from other workers as owner.
@@ -34,6 +44,11 @@ impl Default for Counters {
             opened: 0,
             rtcp_in: 0,
             packet_in: 0,
+            stun_answered: 0,
+            consent_checks: 0,
+            consent_renewed: 0,
+            rtcp_out: 0,
+            packet_out: 0,
             stray_out: 0,
             stray_in: 0,
             sent: 0,

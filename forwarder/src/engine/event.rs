@@ -1,6 +1,7 @@
 //! What a worker tells the management thread. Events are lossy only with a count.
 
 use sluice_srtp::Ssrc;
+use sluice_table::protocol::PacketInReason;
 
 use super::staged::Generation;
 use crate::wire::frame::Address;
@@ -19,9 +20,22 @@ pub enum Event {
     StreamLearned {
         /// The leg.
         leg: u32,
-        /// Which of the leg's rules.
+        /// The list of the rule that matched.
         rule: u32,
         /// The SSRC it now stands for.
+        ssrc: Ssrc,
+        /// The stream's slot.
+        slot: u32,
+        /// Its number as a source.
+        source: u32,
+    },
+    /// A learned stream was forgotten.
+    StreamForgotten {
+        /// The leg.
+        leg: u32,
+        /// The list of its rule.
+        rule: u32,
+        /// Its SSRC.
         ssrc: Ssrc,
     },
     /// RTCP in clear from a leg.
@@ -39,8 +53,20 @@ pub enum Event {
         endpoint: u16,
         /// Sender.
         from: Address,
+        /// Why control must see it.
+        reason: PacketInReason,
         /// UDP payload.
         bytes: Box<[u8]>,
+    },
+    /// A leg's consent ran out: it gets nothing but STUN now.
+    ConsentLost {
+        /// The leg.
+        leg: u32,
+    },
+    /// A leg's peer answered again after its consent had run out.
+    ConsentBack {
+        /// The leg.
+        leg: u32,
     },
     /// A commit took effect.
     Flipped(Generation),

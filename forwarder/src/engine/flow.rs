@@ -23,6 +23,8 @@ pub(super) mod special {
     pub(crate) const CARRIES: u8 = 2;
     /// The leg has no keys on purpose.
     pub(crate) const PLAIN: u8 = 4;
+    /// The leg is sent to only while its peer consents.
+    pub(crate) const CONSENT: u8 = 8;
 }
 
 /// One egress stream as the packets of one generation see it. What every packet reads fills the first line; an IPv4
@@ -114,7 +116,8 @@ impl Flow {
             profile: keys.map_or(Profile::AeadAes128Gcm, SessionKeys::profile),
             port: leg.port,
             special: if leg.extensions.inserts { special::INSERTS } else { 0 }
-                | if keys.is_none() { special::PLAIN } else { 0 },
+                | if keys.is_none() { special::PLAIN } else { 0 }
+                | if leg.ice.is_some() { special::CONSENT } else { 0 },
             template: template.with_dscp(config.dscp),
         };
         Ok(())

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sluice_srtp::srtcp::MAX_SRTCP_INDEX;
 use sluice_srtp::{KeyId, PacketIndex, Ssrc};
 
 /// One row. Written by the worker that owns the stream, read by the management thread.
@@ -17,7 +18,8 @@ pub struct IndexRow {
     pub tag: AtomicU64,
     /// Send: the lowest index never used. Receive: one past the highest index accepted.
     pub next: AtomicU64,
-    /// Send: last timestamp in the upper half, milliseconds of the monotonic clock in the lower.
+    /// Send: last timestamp in the upper half, milliseconds of the monotonic clock in the lower. Receive, in the row
+    /// of SSRC 0 that every key has: sender and next SRTCP index of one sender that is no listed stream.
     pub timing: AtomicU64,
     /// SRTCP: the lowest index never used (send), one past the highest accepted (receive).
     pub rtcp_next: AtomicU64,
@@ -258,6 +260,32 @@ impl PinnedRow {
     #[inline(always)]
     pub fn store_next(&self, next: u64) {
         self.get().store_next(next);
+    }
+
+    /// The stored next SRTCP index.
+    pub fn rtcp_next(&self) -> u64 {
+        self.get().rtcp_next.load(Ordering::Acquire)
+    }
+
+    /// The SRTCP index for the next packet of the key, stored as used before it is given out; `None` when all 2^31
+    /// are used. Safe with several users of the row.
+    pub fn take_rtcp_index(&self) -> Option<u32> {
+        let unused = |next: u64| (next <= u64::from(MAX_SRTCP_INDEX)).then_some(next + 1);
+        let taken = self.get().rtcp_next.fetch_update(Ordering::AcqRel, Ordering::Acquire, unused);
+        taken.ok().map(|index| index as u32)
+    }
+
+    /// In a key's own receive row: the sender that is no listed stream, and one past its highest SRTCP index.
+    pub fn unlisted(&self) -> Option<(Ssrc, u32)> {
+        match self.get().timing.load(Ordering::Acquire) {
+            0 => None,
+            word => Some((Ssrc((word >> 32) as u32), word as u32)),
+        }
+    }
+
+    /// Stores what [`unlisted`](Self::unlisted) gives; `next` is not zero.
+    pub fn store_unlisted(&self, sender: Ssrc, next: u32) {
+        self.get().timing.store(u64::from(sender.0) << 32 | u64::from(next), Ordering::Release);
     }
 
     /// Stores the next SRTCP index, before the one below it is sealed.

@@ -84,6 +84,8 @@ pub struct List {
     pub members: Members,
     /// Virtual sources that may carry this source now.
     pub attached: Members,
+    /// At the worker its packets arrive at: workers with receivers, one bit each.
+    pub workers: u64,
     /// For a virtual source: the list it carries.
     pub input: Staged<u32>,
     /// Video packets waiting: first and last cursor.

@@ -14,13 +14,24 @@ pub struct Rate {
 impl Rate {
     /// `units` per second with bursts of up to `burst` of time; zero units lets nothing through.
     pub const fn per_second(units: u64, burst: Nanos) -> Rate {
-        let cost = if units == 0 { u64::MAX } else { (1_000_000_000u64 << 16) / units };
+        let cost = match (1_000_000_000u64 << 16).checked_div(units) {
+            Some(cost) => cost,
+            None => u64::MAX,
+        };
         Rate { cost, burst: burst.0 }
     }
 
     /// `bits` per second, charged by the byte.
     pub const fn bits_per_second(bits: u64, burst: Nanos) -> Rate {
         Rate::per_second(bits / 8, burst)
+    }
+}
+
+impl Rate {
+    /// Nanoseconds that `units` take.
+    #[inline(always)]
+    const fn duration(self, units: u64) -> u64 {
+        ((self.cost as u128 * units as u128) >> 16) as u64
     }
 }
 
@@ -38,8 +49,13 @@ impl Bucket {
         if start - now.0 > rate.burst {
             return false;
         }
-        self.full_until = start.saturating_add(((u128::from(rate.cost) * u128::from(units)) >> 16) as u64);
+        self.full_until = start.saturating_add(rate.duration(units));
         true
+    }
+
+    /// Gives `units` back that were taken and turned out not to count.
+    pub fn give_back(&mut self, rate: Rate, units: u64) {
+        self.full_until = self.full_until.saturating_sub(rate.duration(units));
     }
 }
 

@@ -7,6 +7,7 @@ use sluice_srtp::provider::Provider;
 use sluice_srtp::replay::{Receiver, ReplayError};
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::DropReason;
+use sluice_table::protocol::{Direction, PacketInReason};
 
 use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
@@ -39,12 +40,15 @@ pub(super) struct Input<'a> {
     pub remote: Address,
     pub payload: &'a [u8],
     pub path: Path,
+    /// The whole frame; of a stray only the payload is left.
+    pub frame: Option<&'a [u8]>,
 }
 
 /// A packet that passed every check that needs no key.
 #[derive(Debug)]
 struct Candidate<'a> {
     packet: &'a [u8],
+    frame: Option<&'a [u8]>,
     remote: Address,
     header: RtpHeader,
     leg: u32,
@@ -63,8 +67,11 @@ impl<C: Provider> Engine<C> {
         for input in inputs {
             match self.admit(now, input) {
                 Ok(Some(candidate)) => candidates.push(candidate),
-                Ok(None) => {}
-                Err(reason) => self.counters.drop(reason),
+                Ok(None) => self.trace_in(now, input.frame, None, None),
+                Err(reason) => {
+                    self.counters.drop(reason);
+                    self.trace_in(now, input.frame, None, Some(reason));
+                }
             }
         }
         if candidates.is_empty() {
@@ -73,16 +80,27 @@ impl<C: Provider> Engine<C> {
         self.open(&mut candidates);
         for candidate in candidates {
             let cell = candidate.cell;
-            let (leg, ingress) = (candidate.leg as usize, candidate.ingress as usize);
-            match self.accept(now, candidate) {
+            let (leg, ingress, frame) = (candidate.leg as usize, candidate.ingress as usize, candidate.frame);
+            let result = self.accept(now, candidate);
+            self.trace_in(now, frame, Some(leg as u32), result.err());
+            match result {
                 Ok(()) => {}
                 Err(reason) => {
                     self.counters.drop(reason);
                     self.legs[leg].stats.dropped += 1;
-                    self.ingress[ingress].dropped += 1;
+                    if let Some(row) = self.ingress.get_mut(ingress) {
+                        row.dropped += 1;
+                    }
                 }
             }
             self.slab.release(cell);
+        }
+    }
+
+    #[inline(always)]
+    fn trace_in(&mut self, now: Nanos, frame: Option<&[u8]>, leg: Option<u32>, dropped: Option<DropReason>) {
+        if let (Some(tap), Some(frame)) = (&mut self.tap, frame) {
+            tap.see(now, Direction::In, leg, dropped, frame);
         }
     }
 
@@ -92,7 +110,7 @@ impl<C: Provider> Engine<C> {
         let class = classify(packet);
         let key = TupleKey { endpoint: input.endpoint, remote: input.remote };
         let Some(owner) = self.owner_of(key, class, packet) else {
-            return self.unknown(input, class);
+            return self.unknown(now, input, class);
         };
         if owner.worker != self.worker {
             return self.hand_over(input, owner);
@@ -106,14 +124,22 @@ impl<C: Provider> Engine<C> {
             Path::Stray => row.stats.stray += 1,
         }
         row.stats.bytes += packet.len() as u64;
+        // STUN has limits of its own: a flood of media must not cost the leg its consent.
+        if class == Class::Stun {
+            let result = self.receive_stun(now, input, owner.leg);
+            self.legs[owner.leg as usize].stats.dropped += u64::from(result.is_err());
+            return result.map(|()| None);
+        }
         if !row.packets.take(leg.packet_rate, 1, now) || !row.bytes.take(leg.byte_rate, packet.len() as u64, now) {
             row.stats.dropped += 1;
             return Err(DropReason::PolicedLeg);
         }
         match class {
             Class::Rtp => {}
-            Class::Rtcp => return self.control_packet(input, owner, class),
-            Class::Stun | Class::Dtls => return self.control_packet(input, owner, class),
+            Class::Rtcp => return self.receive_rtcp(now, packet, owner.leg).map(|()| None),
+            Class::Stun | Class::Dtls => {
+                return self.packet_in(now, input, Some(owner.leg), PacketInReason::Dtls).map(|()| None);
+            }
             Class::Other => {
                 row.stats.dropped += 1;
                 return Err(if packet.is_empty() { DropReason::ZeroLength } else { DropReason::FirstByte });
@@ -134,7 +160,7 @@ impl<C: Provider> Engine<C> {
             RtpError::Header => DropReason::RtpHeader,
         })?;
         let key = StreamKey { leg: owner.leg, ssrc: header.ssrc };
-        let slot = self.streams.get(key).ok_or(DropReason::UnknownSsrc)?;
+        let Some(slot) = self.known_stream(key) else { return self.admit_unlisted(now, input, owner, header) };
         let generation = self.generation;
         let leg_row = &mut self.legs[owner.leg as usize];
         let leg = leg_row.config.get(generation).ok_or(DropReason::UnknownTuple)?;
@@ -177,11 +203,51 @@ impl<C: Provider> Engine<C> {
         let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
         Ok(Candidate {
             packet,
+            frame: input.frame,
             remote: input.remote,
             header,
             leg: owner.leg,
             ingress: slot,
             index,
+            cell,
+            profile,
+            result: Err(OpenError::Pending),
+        })
+    }
+
+    /// A packet of an SSRC that is not listed: opened at rollover 0 if a learn rule could match it (DESIGN §2).
+    fn admit_unlisted<'a>(
+        &mut self,
+        now: Nanos,
+        input: &Input<'a>,
+        owner: TupleOwner,
+        header: RtpHeader,
+    ) -> Result<Candidate<'a>, DropReason> {
+        let row = &mut self.legs[owner.leg as usize];
+        let leg = row.config.get(self.generation).ok_or(DropReason::UnknownTuple)?;
+        if !leg.rules.iter().any(|rule| rule.payload_types & (1 << header.payload_type) != 0) {
+            return Err(DropReason::UnknownSsrc);
+        }
+        if header.len > HEADER_ROOM || input.payload.len() - header.len > PAYLOAD_ROOM {
+            return Err(DropReason::RtpHeader);
+        }
+        let profile = match &leg.inbound {
+            _ if leg.plain => None,
+            Some(keys) => Some(keys.profile()),
+            None => return Err(DropReason::NoKey),
+        };
+        if !row.attempts.take(ATTEMPTS, 1, now) {
+            return Err(DropReason::LearnBudget);
+        }
+        let cell = self.slab.take().ok_or(DropReason::SlabFull)?;
+        Ok(Candidate {
+            packet: input.payload,
+            frame: input.frame,
+            remote: input.remote,
+            index: PacketIndex::new(0, header.seq),
+            header,
+            leg: owner.leg,
+            ingress: UNLISTED,
             cell,
             profile,
             result: Err(OpenError::Pending),
@@ -232,13 +298,17 @@ impl<C: Provider> Engine<C> {
     }
 
     /// An opened packet takes effect: replay window, index row, statistics, and on to its receivers.
-    fn accept(&mut self, now: Nanos, candidate: Candidate<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, now: Nanos, mut candidate: Candidate<'_>) -> Result<(), DropReason> {
         let payload_len = candidate.result.map_err(|error| match error {
             OpenError::Short => DropReason::Truncated,
             OpenError::Tag | OpenError::Pending => DropReason::AuthTag,
             OpenError::Refused => DropReason::NoKey,
         })?;
         let generation = self.generation;
+        if candidate.ingress == UNLISTED {
+            self.legs[candidate.leg as usize].attempts.give_back(ATTEMPTS, 1); // only failures cost
+            candidate.ingress = self.learn(now, candidate.leg, candidate.packet, &candidate.header)?;
+        }
         let row = &mut self.ingress[candidate.ingress as usize];
         let config = row.config.get(generation).ok_or(DropReason::Removed)?;
         let receiver = row.receiver.as_mut().ok_or(DropReason::Removed)?;
@@ -253,6 +323,7 @@ impl<C: Provider> Engine<C> {
         let learned = leg.remote.is_none() && leg_row.learned.is_none();
         if learned {
             leg_row.learned = Some(candidate.remote);
+            leg_row.attempts.give_back(ATTEMPTS, 1);
         }
         let header = &candidate.header;
         let cell = self.slab.write(candidate.cell);
@@ -268,6 +339,7 @@ impl<C: Provider> Engine<C> {
         }
         cell.meta = Meta {
             list: config.list,
+            source: config.source,
             index: candidate.index.as_u64(),
             timestamp: header.timestamp,
             ssrc: header.ssrc,
@@ -284,7 +356,7 @@ impl<C: Provider> Engine<C> {
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
         self.counters.opened += 1;
-        let workers = row.workers;
+        let workers = self.lists[config.list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
         }
@@ -337,18 +409,13 @@ impl<C: Provider> Engine<C> {
     }
 
     /// A packet of a tuple that belongs to no leg: STUN and DTLS go up, the rest ends here.
-    fn unknown<T>(&mut self, input: &Input<'_>, class: Class) -> Result<Option<T>, DropReason> {
+    fn unknown<T>(&mut self, now: Nanos, input: &Input<'_>, class: Class) -> Result<Option<T>, DropReason> {
         match class {
-            Class::Stun | Class::Dtls => {
-                self.counters.packet_in += 1;
-                self.emit(Event::PacketIn {
-                    leg: None,
-                    endpoint: input.endpoint,
-                    from: input.remote,
-                    bytes: input.payload.into(),
-                });
-                Ok(None)
+            Class::Stun => {
+                super::stun::message::Message::parse(input.payload).map_err(|_| DropReason::StunMalformed)?;
+                self.packet_in(now, input, None, PacketInReason::StunUnknown).map(|()| None)
             }
+            Class::Dtls => self.packet_in(now, input, None, PacketInReason::Dtls).map(|()| None),
             Class::Rtp | Class::Rtcp => Err(DropReason::UnknownTuple),
             Class::Other if input.payload.is_empty() => Err(DropReason::ZeroLength),
             Class::Other => Err(DropReason::FirstByte),
@@ -373,30 +440,13 @@ impl<C: Provider> Engine<C> {
             Err(DropReason::StrayOverflow)
         }
     }
-
-    /// RTCP, STUN or DTLS of a known leg.
-    fn control_packet<T>(
-        &mut self,
-        input: &Input<'_>,
-        owner: TupleOwner,
-        class: Class,
-    ) -> Result<Option<T>, DropReason> {
-        if class == Class::Rtcp {
-            return self.receive_rtcp(input.payload, owner.leg).map(|()| None);
-        }
-        self.counters.packet_in += 1;
-        self.emit(Event::PacketIn {
-            leg: Some(owner.leg),
-            endpoint: input.endpoint,
-            from: input.remote,
-            bytes: input.payload.into(),
-        });
-        Ok(None)
-    }
 }
 
 /// How often a packet may be opened on the mere chance that it belongs to a leg (DESIGN §2).
-const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000));
+pub(super) const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000));
+
+/// Stands for the slot of a stream that is not listed.
+const UNLISTED: u32 = u32::MAX;
 
 fn replay_reason(error: ReplayError) -> DropReason {
     match error {
@@ -407,7 +457,7 @@ fn replay_reason(error: ReplayError) -> DropReason {
 
 /// The header extension elements whose ids the leg negotiated.
 #[inline]
-fn known_elements(
+pub(super) fn known_elements(
     extensions: &ExtensionMap,
     packet: &[u8],
     header: &RtpHeader,

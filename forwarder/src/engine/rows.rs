@@ -112,10 +112,18 @@ pub struct LegConfig {
     pub largest_rtp: u16,
     /// Header extension ids.
     pub extensions: ExtensionMap,
+    /// How unlisted SSRCs become streams.
+    pub rules: Box<[LearnRule]>,
+    /// Changes with the inbound key: learned streams of another key are forgotten.
+    pub inbound_incarnation: u64,
     /// Bytes a second from the peer.
     pub byte_rate: Rate,
     /// Packets a second from the peer.
     pub packet_rate: Rate,
+    /// ICE state once the leg is established; `None` on static legs.
+    pub ice: Option<Box<super::stun::IceConfig>>,
+    /// Where SRTCP indexes are kept.
+    pub rtcp: super::rtcp::RtcpConfig,
 }
 
 impl LegConfig {
@@ -127,11 +135,15 @@ impl LegConfig {
     }
 }
 
-/// A leg's slot.
+/// A leg's slot. Whether the peer may be sent to is asked with every packet and lies beside the configuration's
+/// switch, so that it costs no cache line of its own.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct LegRow {
     /// Configuration.
     pub config: Staged<LegConfig>,
+    /// Consent and STUN policing.
+    pub ice: super::stun::IceState,
     /// Policing by bytes.
     pub bytes: Bucket,
     /// Policing by packets.
@@ -142,11 +154,55 @@ pub struct LegRow {
     pub transport_seq: Cell<u16>,
     /// The address its first authenticated packet came from, while the configuration does not hold it yet.
     pub learned: Option<Address>,
+    /// Slots of streams learned on this leg.
+    pub learned_streams: arrayvec::ArrayVec<u32, MAX_LEARNED>,
     /// SRTCP receive state.
     pub rtcp: super::rtcp::RtcpState,
     /// Counts.
     pub stats: LegStats,
 }
+
+/// Streams a leg may learn at a time.
+pub const MAX_LEARNED: usize = 16;
+
+/// Turns an unlisted SSRC of a leg into an ingress stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearnRule {
+    /// The list its receivers are in; also its identity.
+    pub list: u32,
+    /// Required value of the mid extension.
+    pub mid: Option<arrayvec::ArrayString<16>>,
+    /// Required value of the rid extension.
+    pub rid: Option<arrayvec::ArrayString<16>>,
+    /// Required value of the repaired-rid extension.
+    pub repaired_rid: Option<arrayvec::ArrayString<16>>,
+    /// Payload types that match, one bit each.
+    pub payload_types: u128,
+    /// Audio or video.
+    pub kind: Kind,
+    /// Bytes a second of the stream.
+    pub byte_rate: Rate,
+}
+
+impl LearnRule {
+    /// Whether a packet with these extension values matches. A rule without any requirement matches all.
+    pub fn matches(&self, payload_type: u8, value: impl Fn(Meaning) -> Option<Vec16>) -> bool {
+        let holds = |wanted: &Option<arrayvec::ArrayString<16>>, meaning| {
+            wanted.as_ref().is_none_or(|wanted| value(meaning).is_some_and(|got| got.as_slice() == wanted.as_bytes()))
+        };
+        // A plain rid names the stream itself; a packet with a repaired rid is of its RTX stream.
+        let repairs = value(Meaning::RepairedRid).is_some();
+        self.payload_types & (1 << (payload_type & 0x7f)) != 0
+            && (self.repaired_rid.is_some() == repairs
+                || (self.rid.is_none() && self.repaired_rid.is_none() && !repairs))
+            && holds(&self.mid, Meaning::Mid)
+            && holds(&self.rid, Meaning::Rid)
+            && holds(&self.repaired_rid, Meaning::RepairedRid)
+    }
+}
+
+/// A short extension value.
+pub type Vec16 = arrayvec::ArrayVec<u8, 16>;
 
 /// Counts of a leg.
 #[derive(Clone, Copy, Debug, Default)]
@@ -174,6 +230,8 @@ pub struct IngressConfig {
     pub ssrc: Ssrc,
     /// The list its receivers are in.
     pub list: u32,
+    /// What egress streams tell it from other sources by: new with every key and every stream.
+    pub source: u32,
     /// Audio or video.
     pub kind: Kind,
     /// Allowed payload types, one bit each.
@@ -186,6 +244,8 @@ pub struct IngressConfig {
     pub resume: u64,
     /// Changes when receive state must start over (another key).
     pub incarnation: u64,
+    /// Whether a learn rule made it; then `list` names the rule.
+    pub learned: bool,
 }
 
 /// An ingress stream's slot.
@@ -199,8 +259,6 @@ pub struct IngressRow {
     pub receiver: Option<Receiver>,
     /// Policing.
     pub bytes: Bucket,
-    /// Workers with receivers, one bit each.
-    pub workers: u64,
     /// Index of the first packet opened.
     pub first_index: Option<u64>,
     /// Packets opened.
@@ -317,7 +375,7 @@ impl EgressRow {
 }
 
 /// A peer's tuple at an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TupleKey {
     /// Endpoint index.
     pub endpoint: u16,

@@ -12,15 +12,19 @@ use super::command::{Command, Garbage};
 use super::counters::Counters;
 use super::cursor::{Cursors, Held};
 use super::event::Event;
+use super::learn::Learned;
 use super::link::Link;
 use super::link::Message;
 use super::list::List;
 use super::map::FlatMap;
+use super::outgoing::{Outgoing, OutgoingQueue};
 use super::ports::Ports;
 use super::receive::{Input, Path};
 use super::rows::{EgressRow, IngressRow, LegRow, StreamKey, TupleKey, TupleOwner};
 use super::staged::{Generation, Staged};
+use super::stun::StunState;
 use super::time::Nanos;
+use super::trace::{Row, Tap};
 use crate::io::{BURST, RxFrame};
 use crate::wire::frame::{Address, FrameError, parse};
 
@@ -29,7 +33,7 @@ pub const STEP_FRAMES: u32 = 256;
 /// Messages of another worker one step takes at most.
 const STEP_MESSAGES: usize = BURST;
 /// Events held until the worker fetches them.
-const MAX_EVENTS: usize = 1024;
+pub const MAX_EVENTS: usize = 1024;
 
 /// Sizes of everything a worker holds; fixed at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct Capacity {
     pub tuples: usize,
     /// Ingress streams of this worker's legs.
     pub ingress: usize,
+    /// Ingress streams that learn rules can make, beside those.
+    pub learned: usize,
     /// Egress streams of this worker's legs.
     pub egress: usize,
     /// Lists: ingress streams and virtual sources of all workers.
@@ -52,7 +58,16 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Capacity { endpoints: 16, legs: 1024, tuples: 8192, ingress: 8192, egress: 16_384, lists: 16_384, cells: 4096 }
+        Capacity {
+            endpoints: 16,
+            legs: 1024,
+            tuples: 8192,
+            ingress: 8192,
+            learned: 1024,
+            egress: 16_384,
+            lists: 16_384,
+            cells: 4096,
+        }
     }
 }
 
@@ -71,6 +86,8 @@ pub struct StepOutcome {
     pub sent: u32,
     /// Whether fan-outs are still waiting for credit or budget.
     pub waiting: bool,
+    /// When the engine next has something to do by itself; [`Nanos::NEVER`] if nothing is due.
+    pub deadline: Nanos,
 }
 
 /// One worker's engine.
@@ -87,6 +104,7 @@ pub struct Engine<C> {
     pub(super) legs: Vec<LegRow>,
     pub(super) streams: FlatMap<StreamKey, u32>,
     pub(super) ingress: Vec<IngressRow>,
+    pub(super) learned: Learned,
     pub(super) lists: Vec<List>,
     pub(super) egress: Vec<EgressRow>,
     pub(super) slab: Slab,
@@ -95,12 +113,17 @@ pub struct Engine<C> {
     pub(super) links: Vec<Option<Arc<Link>>>,
     pub(super) cursors: Cursors,
     pub(super) counters: Counters,
+    pub(super) outgoing: OutgoingQueue,
+    pub(super) stun: StunState,
+    /// The running trace, if any.
+    pub(super) tap: Option<Box<Tap>>,
     events: Vec<Event>,
     garbage: Vec<Garbage>,
 }
 
 impl<C: Provider> Engine<C> {
-    /// An empty engine for worker `worker` of `workers`. `seed` keys the hash maps.
+    /// An empty engine for worker `worker` of `workers`. `seed` keys the hash maps and transaction ids; it must be
+    /// secret and random outside of tests.
     pub fn new(worker: u8, workers: u8, crypto: C, capacity: &Capacity, seed: [u64; 2]) -> Self {
         let slab = Slab::new(capacity.cells);
         let memories = (0..workers.max(worker + 1)).map(|_| slab.memory().clone()).collect();
@@ -115,8 +138,9 @@ impl<C: Provider> Engine<C> {
             free_tuples: fill(capacity.tuples),
             listeners: Vec::new(),
             legs: std::iter::repeat_with(LegRow::default).take(capacity.legs).collect(),
-            streams: FlatMap::new(capacity.ingress, seed),
-            ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress).collect(),
+            streams: FlatMap::new(capacity.ingress + capacity.learned, seed),
+            ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress + capacity.learned).collect(),
+            learned: Learned::new(capacity.ingress as u32, capacity.learned as u32),
             lists: std::iter::repeat_with(List::default).take(capacity.lists).collect(),
             egress: std::iter::repeat_with(EgressRow::default).take(capacity.egress).collect(),
             cursors: Cursors::new(capacity.cells * usize::from(workers.max(1)), capacity.lists),
@@ -124,6 +148,9 @@ impl<C: Provider> Engine<C> {
             memories,
             links: std::iter::repeat_with(|| None).take(usize::from(workers)).collect(),
             counters: Counters::default(),
+            outgoing: OutgoingQueue::new(),
+            stun: StunState::new(capacity.legs, worker, seed),
+            tap: None,
             events: Vec::with_capacity(MAX_EVENTS),
             garbage: Vec::with_capacity(MAX_EVENTS),
         }
@@ -160,7 +187,7 @@ impl<C: Provider> Engine<C> {
                             continue;
                         };
                         let payload = &frame[datagram.payload_at..datagram.payload_at + datagram.payload_len];
-                        inputs.push(Input { endpoint, remote: datagram.source, payload, path });
+                        inputs.push(Input { endpoint, remote: datagram.source, payload, path, frame: Some(frame) });
                     }
                     Err(error) => self.counters.drop(match error {
                         FrameError::Truncated => DropReason::Truncated,
@@ -196,7 +223,7 @@ impl<C: Provider> Engine<C> {
                     Some(Message::Stray { cell, len, endpoint, remote }) => {
                         self.counters.stray_in += 1;
                         let payload = &link.memory.read(cell).payload[..usize::from(len)];
-                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray });
+                        inputs.push(Input { endpoint, remote, payload, path: Path::Stray, frame: None });
                         strays.push(cell);
                     }
                     None => break,
@@ -211,11 +238,14 @@ impl<C: Provider> Engine<C> {
         }
     }
 
-    /// Runs fan-outs.
+    /// Keeps consent, sends control's packets, runs fan-outs.
     pub fn send<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> StepOutcome {
         self.counters.steps += 1;
-        let sent = self.transmit(now, ports, budget);
-        StepOutcome { sent, waiting: !self.cursors.is_empty() }
+        self.keep_consent(now);
+        let first = self.send_outgoing(now, ports, budget);
+        let sent = first + self.transmit(now, ports, budget - first);
+        let waiting = !self.cursors.is_empty() || !self.outgoing.is_empty();
+        StepOutcome { sent, waiting, deadline: self.stun.timers.next() }
     }
 
     #[inline(always)]
@@ -246,7 +276,7 @@ impl<C: Provider> Engine<C> {
                 let old = self.ingress[slot as usize].config.stage(now, next, config);
                 self.garbage.extend(old.map(Garbage::Ingress));
             }
-            Command::Workers { slot, workers } => self.ingress[slot as usize].workers = workers,
+            Command::Workers { list, workers } => self.lists[list as usize].workers = workers,
             Command::Egress { slot, config } => {
                 let row = &mut self.egress[slot as usize];
                 let here = row.config.get(now).map(|config| config.list);
@@ -281,13 +311,22 @@ impl<C: Provider> Engine<C> {
                 self.emit(Event::Flipped(generation));
             }
             Command::SweepLeg(slot) => {
+                self.forget_outdated(slot);
                 let row = &mut self.legs[slot as usize];
                 let old = row.config.sweep(now);
                 if row.config.get(now).is_none() {
                     *row = LegRow::default();
                 }
+                let gone = row.config.get(now).is_none();
                 self.garbage.extend(old.map(Garbage::Leg));
+                self.follow_ice(slot);
+                if gone {
+                    self.stun.timers.clear(slot);
+                    self.forget_outgoing(slot);
+                }
             }
+            Command::Rtcp { leg, bytes } => self.queue_outgoing(Outgoing::Rtcp { leg, bytes }),
+            Command::Packet { leg, to, bytes } => self.queue_outgoing(Outgoing::Packet { leg, to, bytes }),
             Command::SweepTuple(key) => self.sweep_tuple(key),
             Command::SweepIngress(slot) => self.sweep_ingress(slot),
             Command::SweepEgress(slot) => self.sweep_egress(slot),
@@ -355,11 +394,17 @@ impl<C: Provider> Engine<C> {
 
     /// Queues an event for the management thread; counts it as dropped when nobody fetches them.
     pub(super) fn emit(&mut self, event: Event) {
-        if self.events.len() < MAX_EVENTS {
+        // A commit waits for its flip, and there is one at a time.
+        if self.events.len() < MAX_EVENTS || matches!(event, Event::Flipped(_)) {
             self.events.push(event);
         } else {
             self.counters.drop(DropReason::QueueFull);
         }
+    }
+
+    /// Gives something to be freed elsewhere.
+    pub(super) fn discard(&mut self, garbage: Option<Garbage>) {
+        self.garbage.extend(garbage);
     }
 
     /// Events since the last call.
@@ -375,6 +420,16 @@ impl<C: Provider> Engine<C> {
     /// The worker's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Starts or ends a trace; returns the one before.
+    pub fn set_tap(&mut self, tap: Option<Box<Tap>>) -> Option<Box<Tap>> {
+        std::mem::replace(&mut self.tap, tap)
+    }
+
+    /// Swaps traced rows for an empty vector; returns how many were missed.
+    pub fn take_trace(&mut self, empty: &mut Vec<Row>) -> u64 {
+        self.tap.as_mut().map_or(0, |tap| tap.take(empty))
     }
 
     /// Packets whose fan-out is not finished.

@@ -44,6 +44,13 @@ impl<T> Staged<T> {
         std::mem::replace(&mut self.versions[usize::from((self.current.get() & 1) ^ 1)], next)
     }
 
+    /// Makes `value` the version in force at once; for rows that belong to the worker alone.
+    pub fn set(&mut self, value: T) {
+        self.current.set(0);
+        self.switch_at.set(Generation::NEVER);
+        self.versions = [Some(value), None];
+    }
+
     /// Takes out the version no longer in force; call after the switch.
     pub fn sweep(&mut self, now: Generation) -> Option<T> {
         let _ = self.get(now);

@@ -16,6 +16,7 @@ impl Nanos {
     }
 
     /// How much later `self` is than `earlier`, zero if it is not.
+    #[must_use]
     pub const fn since(self, earlier: Nanos) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }

@@ -82,7 +82,7 @@ impl<'s> Packet<'s> {
         let meta = &cell.meta;
         Packet {
             incoming: Incoming {
-                source: meta.list,
+                source: meta.source,
                 index: meta.index,
                 timestamp: meta.timestamp,
                 arrival: meta.arrival,
@@ -141,8 +141,10 @@ impl<C: Provider> Engine<C> {
             now_ms: (now.0 / 1_000_000) as u32,
             batches: Batches {
                 len: [0; Profile::ALL.len()],
-                jobs: [const { [const { MaybeUninit::uninit() }; BATCH] }; Profile::ALL.len()],
-                outs: [const { [const { MaybeUninit::uninit() }; BATCH] }; Profile::ALL.len()],
+                // SAFETY: arrays of `MaybeUninit` need no initialisation; written as a constant they would be zeroed.
+                jobs: unsafe { MaybeUninit::uninit().assume_init() },
+                // SAFETY: as above.
+                outs: unsafe { MaybeUninit::uninit().assume_init() },
             },
             crypto,
             ports,
@@ -316,6 +318,9 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         let mut rtp_len = usize::from(flow.overhead) + packet.payload.len();
         if rtp_len > usize::from(flow.room) {
             return Turned::Drop(DropReason::Mtu);
+        }
+        if flow.special & special::CONSENT != 0 && !self.legs[flow.leg as usize].ice.may_send(self.now) {
+            return Turned::Drop(DropReason::ConsentLost);
         }
         let Some(mut frame) = self.ports.acquire(flow.port) else { return Turned::NoFrame };
         if frame.len() < TX_CAPACITY {

@@ -63,6 +63,13 @@ pub(crate) fn readable(fd: RawFd) -> libc::pollfd {
     libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }
 
+/// Sleeps until one of `fds` is readable or `timeout` passed.
+pub(crate) fn readable_any(fds: &[RawFd], timeout: Duration) {
+    let mut set: arrayvec::ArrayVec<libc::pollfd, 64> = arrayvec::ArrayVec::new();
+    set.extend(fds.iter().take(64).map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }));
+    poll(&mut set, timeout);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,11 +85,4 @@ mod tests {
         assert!(!Waiter::new(PollMode::Busy).sleeps());
         assert!(Waiter::new(PollMode::Interrupt).sleeps());
     }
-}
-
-/// Sleeps until one of `fds` is readable or `timeout` passed.
-pub(crate) fn readable_any(fds: &[RawFd], timeout: Duration) {
-    let mut set: arrayvec::ArrayVec<libc::pollfd, 64> = arrayvec::ArrayVec::new();
-    set.extend(fds.iter().take(64).map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }));
-    poll(&mut set, timeout);
 }

@@ -268,7 +268,7 @@ fn mode_of(step: Step) -> IoMode {
     }
 }
 
-fn refused(name: &Name, detail: String, hint: &str) -> Refused {
+fn refused(name: &Name, detail: impl std::fmt::Display, hint: &str) -> Refused {
     Refused::new(Refusal::Endpoint, format!("endpoint {name}: {detail}"), hint)
 }
 

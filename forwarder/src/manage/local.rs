@@ -39,7 +39,7 @@ pub struct Local<I = IndexStore, R = FixedRoute> {
 impl Local {
     /// `workers` engines with one provider kind and capacity each.
     pub fn new(kind: ProviderKind, workers: u8, capacity: Capacity) -> Result<Self, ProviderError> {
-        let rows = (capacity.ingress + capacity.egress + capacity.legs) * usize::from(workers) * 2;
+        let rows = (capacity.ingress + capacity.egress + capacity.legs * 4) * usize::from(workers) * 2;
         let unavailable = |error: String| ProviderError::Unavailable { kind, reason: error };
         let file = IndexFile::anonymous(rows.max(16) as u32).map_err(|e| unavailable(e.to_string()))?;
         let indexes = IndexStore::new(std::sync::Arc::new(file)).map_err(|e| unavailable(e.to_string()))?;
@@ -105,13 +105,17 @@ impl<I: Indexes, R: Routes> Local<I, R> {
             return;
         }
         for (engine, stage) in self.engines.iter_mut().zip(plan.stage) {
-            stage.into_iter().for_each(|command| engine.command(command));
+            for command in stage {
+                engine.command(command);
+            }
         }
         for engine in &mut self.engines {
             engine.command(Command::Flip(plan.generation));
         }
         for (engine, sweep) in self.engines.iter_mut().zip(plan.sweep) {
-            sweep.into_iter().for_each(|command| engine.command(command));
+            for command in sweep {
+                engine.command(command);
+            }
             engine.garbage().for_each(drop);
         }
     }

@@ -3,17 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use sluice_srtp::provider::AnyProvider;
-use sluice_table::protocol::{Event, EventRecord, Refusal, Refused, Request, Response, Snapshot};
+use sluice_table::protocol::{Event, EventRecord, PacketMessage, Refusal, Refused, Request, Response, Snapshot};
 use sluice_table::{Name, Remote, Table};
 
 use super::endpoints::Endpoints;
 use super::indexes::Indexes;
+use super::packets::{PacketCounts, PacketLink};
 use super::planner::{Deps, Plan, Planner};
 use super::router::Router;
+use super::tracing::TraceAsk;
 use crate::engine::Command;
 use crate::engine::event::Event as EngineEvent;
 use crate::engine::staged::Generation;
@@ -34,7 +36,13 @@ pub enum Ask {
     /// A request and where its answer goes.
     Request(Box<Request>, Sender<Response>),
     /// Events from now on.
-    Subscribe(Sender<EventRecord>),
+    Subscribe(SyncSender<EventRecord>),
+    /// A packet connection, which takes the place of the one before.
+    Packets(PacketLink),
+    /// The packet connection has something.
+    PacketsWaiting,
+    /// A trace; the answer says whether it started.
+    Trace(TraceAsk, Sender<Response>),
     /// End.
     Stop,
 }
@@ -50,6 +58,15 @@ pub struct Fixed {
     pub polling: crate::config::Polling,
 }
 
+/// A stream that a learn rule made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LearnedStream {
+    pub worker: u8,
+    pub slot: u32,
+    pub source: u32,
+    pub ssrc: sluice_srtp::Ssrc,
+}
+
 /// The management thread's state.
 pub struct Manager {
     pub(super) planner: Planner,
@@ -62,13 +79,19 @@ pub struct Manager {
     hops: Hops,
     random: Box<dyn FnMut() -> u64>,
     flipped: Vec<Generation>,
+    #[allow(clippy::vec_box, reason = "readings travel boxed and go on boxed")]
     readings: Vec<Box<Reading>>,
-    subscribers: Vec<Sender<EventRecord>>,
+    subscribers: Vec<SyncSender<EventRecord>>,
+    pub(super) packets: Option<PacketLink>,
+    pub(super) packet_counts: PacketCounts,
     events: u64,
     transactions: BTreeMap<u64, (u64, u64)>,
-    /// Where steering was last told each leg's packets come from.
-    steered: HashMap<Name, (Name, SocketAddr)>,
+    /// What steering was last told: tuples by endpoint, and the slots of their legs.
+    steered: HashMap<(Name, SocketAddr), u32>,
     learning: BTreeSet<Name>,
+    /// Streams that learn rules made, by rule.
+    pub(super) learned: BTreeMap<Name, LearnedStream>,
+    pub(super) trace: Option<super::tracing::Running>,
     last_confirm: Instant,
     last_resolve: Instant,
 }
@@ -105,10 +128,14 @@ impl Manager {
             random,
             readings: Vec::new(),
             subscribers: Vec::new(),
+            packets: None,
+            packet_counts: PacketCounts::default(),
             events: 0,
             transactions: BTreeMap::new(),
             steered: HashMap::new(),
             learning: BTreeSet::new(),
+            learned: BTreeMap::new(),
+            trace: None,
             last_confirm: Instant::now(),
             last_resolve: Instant::now(),
         }
@@ -123,9 +150,16 @@ impl Manager {
                     let _ = reply.send(response);
                 }
                 Ok(Ask::Subscribe(subscriber)) => self.subscribers.push(subscriber),
+                Ok(Ask::Packets(link)) => self.packets = Some(link),
+                Ok(Ask::Trace(ask, reply)) => {
+                    let started = self.start_trace(ask);
+                    let _ = reply.send(started.map_or_else(Response::Refused, |()| Response::Ok));
+                }
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Ask::PacketsWaiting) | Err(RecvTimeoutError::Timeout) => {}
             }
+            self.packets_down();
+            self.fetch_trace();
             self.reports();
             self.follow_routes();
         }
@@ -207,6 +241,8 @@ impl Manager {
                 for name in gone {
                     self.endpoints.close(&name, &self.workers);
                 }
+                let table = self.planner.table();
+                self.learned.retain(|rule, _| table.learn.contains_key(rule));
                 self.publish(Event::TableChanged { generation: generation.0 });
                 Ok(generation)
             }
@@ -245,26 +281,18 @@ impl Manager {
         let mut wanted = HashMap::new();
         let mut learning = BTreeSet::new();
         for (name, leg) in &table.legs {
-            match self.planner.remote(name) {
-                Some(remote) => {
-                    wanted.insert(name.clone(), (leg.endpoint.clone(), remote));
-                }
-                None if leg.remote == Remote::Learn => {
-                    learning.insert(leg.endpoint.clone());
-                }
-                None => {}
+            let slot = self.planner.leg(name).map_or(0, |(_, slot)| slot);
+            wanted.extend(self.planner.tuples(name).map(|tuple| ((leg.endpoint.clone(), tuple), slot)));
+            if leg.remote == Remote::Learn && self.planner.remote(name).is_none() {
+                learning.insert(leg.endpoint.clone());
             }
         }
-        let still: BTreeSet<(Name, SocketAddr)> = wanted.values().cloned().collect();
-        for tuple in self.steered.values() {
-            if !still.contains(tuple) {
-                self.endpoints.dismiss(&tuple.0, tuple.1);
-            }
+        for tuple in self.steered.keys().filter(|tuple| !wanted.contains_key(*tuple)) {
+            self.endpoints.dismiss(&tuple.0, tuple.1);
         }
-        for (name, (endpoint, remote)) in &wanted {
-            if self.steered.get(name) != Some(&(endpoint.clone(), *remote)) {
-                let slot = self.planner.leg(name).map_or(0, |(_, slot)| slot);
-                self.endpoints.admit(endpoint, *remote, slot);
+        for (tuple, slot) in &wanted {
+            if self.steered.get(tuple) != Some(slot) {
+                self.endpoints.admit(&tuple.0, tuple.1, *slot);
             }
         }
         for endpoint in self.learning.symmetric_difference(&learning) {
@@ -319,6 +347,8 @@ impl Manager {
                     Report::Event(event) => self.engine_event(worker as u8, event),
                     Report::Garbage(garbage) => drop(garbage),
                     Report::Closed(port) => drop(port),
+                    Report::Ended(tap) => drop(tap),
+                    Report::Trace(rows, missed) => self.traced(worker as u8, rows, missed),
                     Report::Read(reading) => self.readings.push(reading),
                 }
             }
@@ -337,7 +367,41 @@ impl Manager {
                     self.publish(Event::LegTuple { leg: name, address: remote });
                 }
             }
-            EngineEvent::StreamLearned { .. } | EngineEvent::RtcpIn { .. } | EngineEvent::PacketIn { .. } => {}
+            EngineEvent::StreamLearned { leg, rule, ssrc, slot, source } => {
+                let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
+                let (Some(rule), Some(leg)) = names else { return };
+                tracing::info!(%rule, %leg, ssrc = ssrc.0, "stream learned");
+                self.learned.insert(rule.clone(), LearnedStream { worker, slot, source, ssrc });
+                self.publish(Event::StreamLearned { rule, leg, ssrc });
+            }
+            EngineEvent::StreamForgotten { leg, rule, ssrc } => {
+                let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
+                let (Some(rule), Some(leg)) = names else { return };
+                if self.learned.get(&rule).is_some_and(|stream| stream.ssrc == ssrc) {
+                    self.learned.remove(&rule);
+                }
+                self.publish(Event::StreamForgotten { rule, leg, ssrc });
+            }
+            EngineEvent::RtcpIn { leg, bytes } => {
+                let Some(leg) = self.planner.leg_name(worker, leg).cloned() else { return };
+                self.packet_up(PacketMessage::RtcpIn { leg, bytes: bytes.into() });
+            }
+            EngineEvent::PacketIn { leg, endpoint, from, reason, bytes } => {
+                let leg = leg.and_then(|leg| self.planner.leg_name(worker, leg)).cloned();
+                let Some(endpoint) = self.planner.endpoint_name(endpoint).cloned() else { return };
+                let (from, bytes) = (SocketAddr::from(from), bytes.into());
+                self.packet_up(PacketMessage::PacketIn { endpoint, leg, from, reason, bytes });
+            }
+            EngineEvent::ConsentLost { leg } => {
+                let Some(leg) = self.planner.leg_name(worker, leg).cloned() else { return };
+                tracing::info!(%leg, "consent lost; nothing but checks is sent to the peer");
+                self.publish(Event::ConsentLost { leg });
+            }
+            EngineEvent::ConsentBack { leg } => {
+                let Some(leg) = self.planner.leg_name(worker, leg).cloned() else { return };
+                tracing::info!(%leg, "consent is back");
+                self.publish(Event::ConsentBack { leg });
+            }
         }
     }
 
@@ -398,11 +462,26 @@ impl Manager {
         got
     }
 
+    /// The SSRC of a source that an egress stream carries.
+    pub(super) fn source_ssrc(&self, source: u32) -> Option<sluice_srtp::Ssrc> {
+        let learned = self.learned.values().find(|s| s.source == source);
+        self.planner.source_ssrc(source).or(learned.map(|s| s.ssrc))
+    }
+
     fn publish(&mut self, event: Event) {
         self.events += 1;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let record = EventRecord { sequence: self.events, at_unix_ns: now.as_nanos() as u64, event };
-        self.subscribers.retain(|subscriber| subscriber.send(record.clone()).is_ok());
+        // One that does not keep up sees a gap in the sequence and takes a snapshot.
+        let lost = &mut self.packet_counts.events_lost;
+        self.subscribers.retain(|subscriber| match subscriber.try_send(record.clone()) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                *lost += 1;
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        });
     }
 }
 

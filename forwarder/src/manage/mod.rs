@@ -2,14 +2,17 @@
 //! table protocol. Never sees a media packet.
 
 pub mod endpoints;
+mod ice;
 pub mod indexes;
 pub mod local;
 pub mod manager;
+pub mod packets;
 pub mod planner;
 pub mod pool;
 mod report;
 pub mod route;
 pub mod router;
 pub mod serve;
+pub mod tracing;
 
 pub use planner::{Plan, Planner, PlannerConfig};

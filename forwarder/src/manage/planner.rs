@@ -1,29 +1,36 @@
 //! From one table to the next: which slots, which keys, which commands to which worker. A plan is all or
 //! nothing; after it was made the planner stands for the new table.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sluice_srtp::Ssrc;
-use sluice_srtp::key::{KeyId, MasterKey, SessionKeys};
+use sluice_srtp::key::{KeyId, SessionKeys};
 use sluice_srtp::provider::Provider;
-use sluice_table::protocol::{Refusal, Refused};
-use sluice_table::{Change, EntryKind, ExtensionIds, Kind, Leg, LegKind, Name, Remote, Table};
+use sluice_table::protocol::Refused;
+use sluice_table::{Change, Name, Table};
 
-use super::indexes::{Direction, Indexes};
+use super::ice::IcePlan;
+use super::indexes::Indexes;
 use super::pool::Pool;
 use super::route::{Route, Routes};
 use crate::engine::Command;
 use crate::engine::index_store::IndexHandle;
-use crate::engine::police::Rate;
-use crate::engine::rows::{
-    EgressConfig, ExtensionMap, IngressConfig, LegConfig, Meaning, PayloadTypeMap, TupleKey, TupleOwner,
-};
+use crate::engine::rows::{TupleKey, TupleOwner};
 use crate::engine::run::Capacity;
 use crate::engine::staged::Generation;
 use crate::engine::time::Nanos;
 use crate::wire::frame::Address;
+
+mod checks;
+mod legs;
+mod rows;
+mod streams;
+mod touched;
+
+use rows::full;
+use touched::{Freed, Touched};
 
 /// How far ahead of its rate a peer may burst: a key frame arrives at once.
 const BURST: Nanos = Nanos::from_millis(500);
@@ -80,6 +87,8 @@ struct Keyed {
     id: KeyId,
     keys: Arc<SessionKeys>,
     incarnation: u64,
+    /// The key's own index row, for what belongs to no stream.
+    row: IndexHandle,
 }
 
 #[derive(Clone, Debug)]
@@ -89,7 +98,8 @@ struct LegState {
     inbound: Option<Keyed>,
     outbound: Option<Keyed>,
     remote: Option<SocketAddr>,
-    tuple: Option<TupleKey>,
+    tuples: Vec<TupleKey>,
+    ice: IcePlan,
     listening: BTreeSet<Ssrc>,
     route: Option<Route>,
 }
@@ -102,6 +112,8 @@ struct StreamSlot {
     /// The index row of this stream under this incarnation of its leg's key.
     row: IndexHandle,
     incarnation: u64,
+    /// Of ingress streams: the number egress streams know this one by.
+    source: u32,
 }
 
 /// Members of a list at a worker, and the storage the worker has for them.
@@ -122,6 +134,8 @@ pub struct Planner {
     table: Table,
     generation: Generation,
     incarnations: u64,
+    /// Source numbers given out; below 2^31.
+    numbers: u32,
     endpoints: BTreeMap<Name, u16>,
     endpoint_slots: Pool,
     legs: HashMap<Name, LegState>,
@@ -132,11 +146,15 @@ pub struct Planner {
     egress_slots: Vec<Pool>,
     list_ids: Pool,
     sources: HashMap<Name, u32>,
+    /// Lists of learn rules.
+    rules: HashMap<Name, u32>,
     /// By list, then worker.
     rooms: HashMap<(u32, u8), Room>,
     /// Which workers each ingress list was last told to feed.
     fed: HashMap<u32, u64>,
-    tuples: usize,
+    tuples: HashMap<TupleKey, TupleOwner>,
+    /// Legs by worker and slot.
+    names: HashMap<(u8, u32), Name>,
 }
 
 impl Planner {
@@ -153,14 +171,17 @@ impl Planner {
             table: Table::default(),
             generation: Generation(0),
             incarnations: 0,
+            numbers: 0,
             endpoints: BTreeMap::new(),
             legs: HashMap::new(),
             ingress: HashMap::new(),
             egress: HashMap::new(),
             sources: HashMap::new(),
+            rules: HashMap::new(),
             rooms: HashMap::new(),
             fed: HashMap::new(),
-            tuples: 0,
+            tuples: HashMap::new(),
+            names: HashMap::new(),
         }
     }
 
@@ -186,7 +207,23 @@ impl Planner {
 
     /// The leg in a worker's slot.
     pub fn leg_name(&self, worker: u8, slot: u32) -> Option<&Name> {
-        self.legs.iter().find(|(_, l)| (l.worker, l.slot) == (worker, slot)).map(|(name, _)| name)
+        self.names.get(&(worker, slot))
+    }
+
+    /// The leg a tuple of an endpoint belongs to: its worker and slot.
+    pub fn owner(&self, endpoint: &Name, remote: SocketAddr) -> Option<TupleOwner> {
+        let endpoint = *self.endpoints.get(endpoint)?;
+        self.tuples.get(&TupleKey { endpoint, remote: Address::from(remote) }).copied()
+    }
+
+    /// Every tuple a leg is known by.
+    pub fn tuples(&self, name: &Name) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.legs.get(name).into_iter().flat_map(|leg| leg.tuples.iter().map(|tuple| SocketAddr::from(tuple.remote)))
+    }
+
+    /// The endpoint of an index.
+    pub fn endpoint_name(&self, slot: u16) -> Option<&Name> {
+        self.endpoints.iter().find(|(_, s)| **s == slot).map(|(name, _)| name)
     }
 
     /// Where an ingress stream lives: worker and slot.
@@ -204,9 +241,14 @@ impl Planner {
         self.endpoints.get(name).copied()
     }
 
-    /// The ingress list of an SSRC, by list number.
-    pub fn list_ssrc(&self, list: u32) -> Option<Ssrc> {
-        self.ingress.iter().find(|(_, s)| s.list == list).map(|((_, ssrc), _)| *ssrc)
+    /// The SSRC of a listed stream by the source number egress streams know it by.
+    pub fn source_ssrc(&self, source: u32) -> Option<Ssrc> {
+        self.ingress.iter().find(|(_, s)| s.source == source).map(|((_, ssrc), _)| *ssrc)
+    }
+
+    /// The learn rule of a list.
+    pub fn rule_name(&self, list: u32) -> Option<&Name> {
+        self.rules.iter().find(|(_, l)| **l == list).map(|(name, _)| name)
     }
 
     /// Use and size of every pool, by what it holds.
@@ -216,7 +258,7 @@ impl Planner {
         vec![
             row("endpoints", (self.endpoint_slots.used(), self.endpoint_slots.size())),
             row("legs", sum(&self.leg_slots)),
-            row("tuples", (self.tuples, self.config.capacity.tuples)),
+            row("tuples", (self.tuples.len(), self.config.capacity.tuples)),
             row("ingress streams", sum(&self.ingress_slots)),
             row("egress streams", sum(&self.egress_slots)),
             row("lists", (self.list_ids.used(), self.list_ids.size())),
@@ -228,7 +270,7 @@ impl Planner {
         next.validate().map_err(Refused::invalid)?;
         let changes = self.table.diff(&next);
         self.check_capacity(&next)?;
-        self.check_key_reuse(&next, deps.indexes)?;
+        Self::check_key_reuse(&next, deps.indexes)?;
         self.carry_out(next, changes, &BTreeSet::new(), deps)
     }
 
@@ -244,7 +286,8 @@ impl Planner {
             let (Some(remote), Some(endpoint)) = (state.remote, self.table.endpoints.get(&leg.endpoint)) else {
                 return false;
             };
-            state.route != Some(routes.route(&leg.endpoint, endpoint, remote))
+            let mut route = |remote| routes.route(&leg.endpoint, endpoint, remote);
+            state.route != Some(route(remote)) || state.ice.ways.iter().any(|(remote, old)| *old != route(*remote))
         };
         self.table.legs.keys().filter(moved).cloned().collect()
     }
@@ -259,85 +302,6 @@ impl Planner {
             }
             _ => false,
         }
-    }
-
-    fn check_capacity(&self, next: &Table) -> Result<(), Refused> {
-        let workers = usize::from(self.config.workers);
-        let c = &self.config.capacity;
-        let wanted = [
-            ("endpoints", next.endpoints.len(), c.endpoints),
-            ("legs", next.legs.len(), c.legs * workers),
-            ("tuples", next.legs.len(), c.tuples),
-            ("lists", next.ingress.len() + next.sources.len(), c.lists),
-        ];
-        for (what, used, size) in wanted {
-            if used > size {
-                return Err(full(what, used, size));
-            }
-        }
-        // A slot given up by this commit is free only after it, so additions must fit beside what is there.
-        let mut add = vec![[0usize; 2]; workers];
-        let fallback = 0u8;
-        for row in next.ingress.values().filter(|r| !self.ingress.contains_key(&(r.leg.clone(), r.ssrc))) {
-            add[usize::from(self.legs.get(&row.leg).map_or(fallback, |l| l.worker))][0] += 1;
-        }
-        for row in next.egress.values().filter(|r| !self.egress.contains_key(&(r.leg.clone(), r.ssrc))) {
-            add[usize::from(self.legs.get(&row.leg).map_or(fallback, |l| l.worker))][1] += 1;
-        }
-        let free = |pools: &[Pool]| pools.iter().map(Pool::free).sum::<usize>();
-        let (new_in, new_out): (usize, usize) = add.iter().fold((0, 0), |(a, b), w| (a + w[0], b + w[1]));
-        if new_in > free(&self.ingress_slots) {
-            return Err(full("ingress streams", next.ingress.len(), c.ingress * workers));
-        }
-        if new_out > free(&self.egress_slots) {
-            return Err(full("egress streams", next.egress.len(), c.egress * workers));
-        }
-        Ok(())
-    }
-
-    /// A static key whose index rows were given up must not seal again (DESIGN §2).
-    fn check_key_reuse(&self, next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
-        for (name, row) in &next.egress {
-            let Some(leg) = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse) else { continue };
-            let Some(key) = &leg.outbound else { continue };
-            let id = key.key_id();
-            if indexes.lost_rows(id) && !indexes.has_row(id, row.ssrc, Direction::Send) {
-                return Err(Refused::new(
-                    Refusal::KeyReuse,
-                    format!(
-                        "egress {name}: key {} of leg {} was used before and its index row is gone",
-                        key.fingerprint(),
-                        row.leg
-                    ),
-                    "give the leg a new key, or set accept_key_reuse = true if the key never sealed this SSRC",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn incarnation(&mut self) -> u64 {
-        self.incarnations += 1;
-        self.incarnations
-    }
-
-    /// The expanded key: the old one if it is the same, with its streams' state, or a new one.
-    fn keyed<C: Provider>(
-        &mut self,
-        key: Option<&MasterKey>,
-        old: Option<Keyed>,
-        freed: &mut Freed,
-        deps: &mut Deps<'_, C>,
-    ) -> Result<Option<Keyed>, Refused> {
-        let id = key.map(MasterKey::key_id);
-        let same = |old: &Keyed| Some(old.id) == id && Some(old.keys.profile()) == key.map(MasterKey::profile);
-        if old.as_ref().is_some_and(same) {
-            return Ok(old);
-        }
-        freed.keys.extend(old.map(|old| old.id));
-        let (Some(key), Some(id)) = (key, id) else { return Ok(None) };
-        deps.indexes.hold(id).map_err(no_row)?;
-        Ok(Some(Keyed { id, keys: Arc::new(deps.crypto.expand(key)), incarnation: self.incarnation() }))
     }
 
     #[allow(clippy::too_many_lines, reason = "one pass over the kinds, in order of reference")]
@@ -386,6 +350,7 @@ impl Planner {
 
         self.remove_streams(&next, &mut plan, &mut freed);
         self.remove_legs(&next, &mut plan, &mut freed);
+        self.put_rules(&next, &mut freed)?;
         self.put_legs(&next, &mut touched, &mut plan, &mut freed, deps)?;
         self.put_ingress(&next, &touched, &mut plan, &mut freed, deps)?;
         self.put_sources(&next, &mut plan)?;
@@ -413,359 +378,6 @@ impl Planner {
         self.generation = plan.generation;
         Ok(plan)
     }
-
-    fn remove_streams(&mut self, next: &Table, plan: &mut Plan, freed: &mut Freed) {
-        let keep: HashSet<StreamId> = next.egress.values().map(|r| (r.leg.clone(), r.ssrc)).collect();
-        let gone: Vec<StreamId> = self.egress.keys().filter(|id| !keep.contains(*id)).cloned().collect();
-        for id in gone {
-            let Some(at) = self.egress.remove(&id) else { continue };
-            plan.stage[usize::from(at.worker)].push(Command::Egress { slot: at.slot, config: None });
-            plan.sweep[usize::from(at.worker)].push(Command::SweepEgress(at.slot));
-            self.room(at.list, at.worker).members -= 1;
-            freed.egress.push((at.worker, at.slot));
-            freed.rows.push(at.row);
-        }
-        let keep: HashSet<StreamId> = next.ingress.values().map(|r| (r.leg.clone(), r.ssrc)).collect();
-        let gone: Vec<StreamId> = self.ingress.keys().filter(|id| !keep.contains(*id)).cloned().collect();
-        for id in gone {
-            let Some(at) = self.ingress.remove(&id) else { continue };
-            plan.stage[usize::from(at.worker)].push(Command::Ingress { slot: at.slot, config: None });
-            plan.sweep[usize::from(at.worker)].push(Command::SweepIngress(at.slot));
-            freed.ingress.push((at.worker, at.slot));
-            freed.lists.push(at.list);
-            freed.rows.push(at.row);
-        }
-    }
-
-    fn remove_legs(&mut self, next: &Table, plan: &mut Plan, freed: &mut Freed) {
-        let gone: Vec<Name> = self.legs.keys().filter(|name| !next.legs.contains_key(*name)).cloned().collect();
-        for name in gone {
-            let Some(leg) = self.legs.remove(&name) else { continue };
-            plan.stage[usize::from(leg.worker)].push(Command::Leg { slot: leg.slot, config: None });
-            plan.sweep[usize::from(leg.worker)].push(Command::SweepLeg(leg.slot));
-            if let Some(key) = leg.tuple {
-                plan.everywhere(|| Command::Tuple { key, owner: None });
-                plan.sweep_everywhere(|| Command::SweepTuple(key));
-                self.tuples -= 1;
-            }
-            let owner = TupleOwner { worker: leg.worker, leg: leg.slot };
-            for ssrc in leg.listening {
-                plan.everywhere(|| Command::Listen { owner, endpoint: None, ssrc });
-            }
-            freed.keys.extend([leg.inbound, leg.outbound].into_iter().flatten().map(|key| key.id));
-            freed.legs.push((leg.worker, leg.slot));
-        }
-    }
-
-    fn put_legs<C: Provider>(
-        &mut self,
-        next: &Table,
-        touched: &mut Touched,
-        plan: &mut Plan,
-        freed: &mut Freed,
-        deps: &mut Deps<'_, C>,
-    ) -> Result<(), Refused> {
-        for (name, leg) in next.legs.iter().filter(|(name, _)| touched.legs.contains(*name)) {
-            let mut state = match self.legs.remove(name) {
-                Some(state) => state,
-                None => self.new_leg()?,
-            };
-            let before =
-                (state.inbound.as_ref().map(|k| k.incarnation), state.outbound.as_ref().map(|k| k.incarnation));
-            state.inbound = self.keyed(leg.inbound.as_ref(), state.inbound.take(), freed, deps)?;
-            state.outbound = self.keyed(leg.outbound.as_ref(), state.outbound.take(), freed, deps)?;
-            let after = (state.inbound.as_ref().map(|k| k.incarnation), state.outbound.as_ref().map(|k| k.incarnation));
-            if before != after {
-                touched.keyed.insert(name.clone());
-            }
-            let was_learning = self.table.legs.get(name).is_some_and(|old| old.remote == Remote::Learn);
-            match leg.remote {
-                Remote::Fixed(address) => state.remote = Some(address),
-                Remote::Learn if !was_learning => state.remote = None,
-                Remote::Learn => {}
-            }
-            let endpoint = &next.endpoints[&leg.endpoint];
-            let slot = self.endpoints[&leg.endpoint];
-            let tuple = state.remote.map(|remote| TupleKey { endpoint: slot, remote: Address::from(remote) });
-            let owner = TupleOwner { worker: state.worker, leg: state.slot };
-            if state.tuple != tuple {
-                if let Some(key) = state.tuple {
-                    plan.everywhere(|| Command::Tuple { key, owner: None });
-                    plan.sweep_everywhere(|| Command::SweepTuple(key));
-                    self.tuples -= 1;
-                }
-                if let Some(key) = tuple {
-                    plan.everywhere(|| Command::Tuple { key, owner: Some(owner) });
-                    plan.sweep_everywhere(|| Command::SweepTuple(key));
-                    self.tuples += 1;
-                }
-                state.tuple = tuple;
-            }
-            state.route = state.remote.map(|remote| deps.routes.route(&leg.endpoint, endpoint, remote));
-            let config = leg_config(leg, slot, &state);
-            plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
-            plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));
-            self.listen(name, next, slot, &mut state, plan);
-            self.legs.insert(name.clone(), state);
-        }
-        Ok(())
-    }
-
-    fn new_leg(&mut self) -> Result<LegState, Refused> {
-        let emptiest = (0..self.leg_slots.len())
-            .filter(|w| self.leg_slots[*w].free() > 0)
-            .min_by_key(|w| {
-                (self.egress_slots[*w].used() + self.ingress_slots[*w].used() + self.leg_slots[*w].used(), *w)
-            })
-            .ok_or_else(|| full("legs", self.legs.len() + 1, self.config.capacity.legs))?;
-        let slot = self.leg_slots[emptiest].take().ok_or_else(|| full("legs", 1, 0))?;
-        Ok(LegState {
-            worker: emptiest as u8,
-            slot,
-            inbound: None,
-            outbound: None,
-            remote: None,
-            tuple: None,
-            listening: BTreeSet::new(),
-            route: None,
-        })
-    }
-
-    /// Tells every worker by which SSRCs a leg without an address is found.
-    fn listen(&mut self, name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
-        let wanted: BTreeSet<Ssrc> = if state.remote.is_some() {
-            BTreeSet::new()
-        } else {
-            next.ingress.values().filter(|row| row.leg == *name).map(|row| row.ssrc).collect()
-        };
-        let owner = TupleOwner { worker: state.worker, leg: state.slot };
-        for ssrc in wanted.difference(&state.listening).copied() {
-            plan.everywhere(|| Command::Listen { owner, endpoint: Some(endpoint), ssrc });
-        }
-        for ssrc in state.listening.difference(&wanted).copied() {
-            for sweep in &mut plan.sweep {
-                sweep.push(Command::Listen { owner, endpoint: None, ssrc });
-            }
-        }
-        state.listening = wanted;
-    }
-
-    fn put_ingress<C: Provider>(
-        &mut self,
-        next: &Table,
-        touched: &Touched,
-        plan: &mut Plan,
-        freed: &mut Freed,
-        deps: &mut Deps<'_, C>,
-    ) -> Result<(), Refused> {
-        for (name, row) in &next.ingress {
-            let id = (row.leg.clone(), row.ssrc);
-            let known = self.ingress.get(&id).cloned();
-            if known.is_some() && !touched.ingress.contains(name) && !touched.keyed.contains(&row.leg) {
-                continue;
-            }
-            let leg = &self.legs[&row.leg];
-            let key = leg.inbound.as_ref().map(|k| (k.id, k.incarnation));
-            let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Receive, freed)?;
-            let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
-            let (worker, leg_slot) = (leg.worker, leg.slot);
-            let (slot, list) = match known {
-                Some(at) => (at.slot, at.list),
-                None => {
-                    let pool = &mut self.ingress_slots[usize::from(worker)];
-                    let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
-                    let list = self.list_ids.take();
-                    (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
-                }
-            };
-            let limits = &next.legs[&row.leg].limits;
-            let bits = match row.kind {
-                Kind::Audio => limits.audio_bits_per_second,
-                Kind::Video => limits.video_bits_per_second,
-            };
-            let config = IngressConfig {
-                leg: leg_slot,
-                ssrc: row.ssrc,
-                list,
-                kind: row.kind,
-                payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
-                byte_rate: Rate::bits_per_second(bits, BURST),
-                resume: index.next(),
-                index: index.pin(),
-                incarnation,
-            };
-            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
-            plan.stage[usize::from(worker)].push(Command::Ingress { slot, config: Some(config) });
-            plan.sweep[usize::from(worker)].push(Command::SweepIngress(slot));
-        }
-        // A leg that still learns its address is found by its streams, which may be new.
-        let learning: Vec<Name> =
-            self.legs.iter().filter(|(_, l)| l.remote.is_none()).map(|(n, _)| n.clone()).collect();
-        for name in learning {
-            let (Some(mut state), Some(leg)) = (self.legs.remove(&name), next.legs.get(&name)) else { continue };
-            self.listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
-            self.legs.insert(name, state);
-        }
-        Ok(())
-    }
-
-    fn put_sources(&mut self, next: &Table, plan: &mut Plan) -> Result<(), Refused> {
-        let gone: Vec<Name> = self.sources.keys().filter(|name| !next.sources.contains_key(*name)).cloned().collect();
-        for name in gone {
-            if let Some(list) = self.sources.remove(&name) {
-                plan.everywhere(|| Command::Input { list, input: None });
-                plan.sweep_everywhere(|| Command::SweepInput(list));
-                self.list_ids.give(list);
-            }
-        }
-        for (name, row) in &next.sources {
-            let known = self.sources.get(name).copied();
-            let list = match known {
-                Some(list) => list,
-                None => {
-                    self.list_ids.take().ok_or_else(|| full("lists", next.sources.len(), self.config.capacity.lists))?
-                }
-            };
-            self.sources.insert(name.clone(), list);
-            let input = |table: &Table, of: Option<&Name>| {
-                let row = table.ingress.get(of?)?;
-                self.ingress.get(&(row.leg.clone(), row.ssrc)).map(|s| s.list)
-            };
-            let before = known.and(self.table.sources.get(name)).and_then(|s| input(&self.table, s.input.as_ref()));
-            let now = input(next, row.input.as_ref());
-            if before == now && known.is_some() {
-                continue;
-            }
-            if let Some(now) = now {
-                for worker in 0..self.config.workers {
-                    self.make_room(now, worker, true, plan);
-                }
-            }
-            plan.everywhere(|| Command::Input { list, input: now });
-            plan.sweep_everywhere(|| Command::SweepInput(list));
-            if let Some(before) = before {
-                for worker in 0..self.config.workers {
-                    self.room(before, worker).attached -= 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn put_egress<C: Provider>(
-        &mut self,
-        next: &Table,
-        touched: &Touched,
-        plan: &mut Plan,
-        freed: &mut Freed,
-        deps: &mut Deps<'_, C>,
-    ) -> Result<(), Refused> {
-        for (name, row) in &next.egress {
-            let id = (row.leg.clone(), row.ssrc);
-            let known = self.egress.get(&id).cloned();
-            let (list, clock_rate, kind) = match (next.ingress.get(&row.source), self.sources.get(&row.source)) {
-                (Some(source), _) => {
-                    (self.ingress[&(source.leg.clone(), source.ssrc)].list, source.clock_rate, source.kind)
-                }
-                (None, Some(list)) => {
-                    let source = &next.sources[&row.source];
-                    (*list, source.clock_rate, source.kind)
-                }
-                (None, None) => continue, // a learn rule that matched nothing yet
-            };
-            let moved = known.as_ref().is_some_and(|at| at.list != list);
-            if known.is_some() && !moved && !touched.egress.contains(name) && !touched.keyed.contains(&row.leg) {
-                continue;
-            }
-            let leg = &self.legs[&row.leg];
-            let (worker, key) = (leg.worker, leg.outbound.as_ref().map(|k| (k.id, k.incarnation)));
-            let leg_slot = leg.slot;
-            let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Send, freed)?;
-            let slot = match &known {
-                Some(at) => at.slot,
-                None => {
-                    let pool = &mut self.egress_slots[usize::from(worker)];
-                    pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
-                }
-            };
-            if let Some(at) = known.as_ref().filter(|at| at.list != list) {
-                self.room(at.list, worker).members -= 1;
-            }
-            if known.as_ref().is_none_or(|at| at.list != list) {
-                self.make_room(list, worker, false, plan);
-            }
-            let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
-            let drawn = row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from);
-            let used = index.next();
-            let config = EgressConfig {
-                leg: leg_slot,
-                list,
-                ssrc: row.ssrc,
-                clock_rate,
-                payload_types: PayloadTypeMap::new(&row.payload_types).unwrap_or_default(),
-                dscp: row.dscp.unwrap_or(if kind == Kind::Audio { 46 } else { 34 }),
-                csrc: row.csrc,
-                mid: row.mid.as_deref().and_then(|mid| arrayvec::ArrayString::from(mid).ok()),
-                first_index: if used == 0 { drawn } else { used },
-                resume_timing: index.timing(),
-                index: index.pin(),
-                incarnation,
-            };
-            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation });
-            plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(config) });
-            plan.sweep[usize::from(worker)].push(Command::SweepEgress(slot));
-        }
-        Ok(())
-    }
-
-    fn room(&mut self, list: u32, worker: u8) -> &mut Room {
-        self.rooms.entry((list, worker)).or_default()
-    }
-
-    /// Counts one more member and gives the worker storage for it if it has none left.
-    fn make_room(&mut self, list: u32, worker: u8, attached: bool, plan: &mut Plan) {
-        let room = self.room(list, worker);
-        let (count, capacity) = if attached {
-            (&mut room.attached, &mut room.attached_capacity)
-        } else {
-            (&mut room.members, &mut room.capacity)
-        };
-        *count += 1;
-        // Members that leave with this commit still hold their place until it is swept.
-        if *count * 2 > *capacity {
-            *capacity = (*count * 4).max(8);
-            let storage = Vec::with_capacity(*capacity as usize);
-            plan.stage[usize::from(worker)].push(Command::Grow { list, attached, storage });
-        }
-    }
-
-    /// Tells ingress workers which workers have receivers: wider before the flip, exact after it.
-    fn feed(&mut self, next: &Table, plan: &mut Plan) {
-        let mut wanted: HashMap<u32, u64> = HashMap::new();
-        let bit = |rooms: &HashMap<(u32, u8), Room>, list: u32, workers: u8| {
-            (0..workers)
-                .filter(|w| rooms.get(&(list, *w)).is_some_and(|r| r.members > 0))
-                .fold(0u64, |b, w| b | (1 << w))
-        };
-        for at in self.ingress.values() {
-            wanted.insert(at.list, bit(&self.rooms, at.list, self.config.workers));
-        }
-        for (name, row) in &next.sources {
-            let Some(input) = row.input.as_ref().and_then(|i| next.ingress.get(i)) else { continue };
-            let Some(at) = self.ingress.get(&(input.leg.clone(), input.ssrc)) else { continue };
-            let bits = bit(&self.rooms, self.sources[name], self.config.workers);
-            *wanted.entry(at.list).or_default() |= bits;
-        }
-        for at in self.ingress.values() {
-            let now = wanted[&at.list];
-            let before = self.fed.insert(at.list, now).unwrap_or(0);
-            if now != before {
-                let worker = usize::from(at.worker);
-                plan.stage[worker].push(Command::Workers { slot: at.slot, workers: now | before });
-                plan.sweep[worker].push(Command::Workers { slot: at.slot, workers: now });
-            }
-        }
-    }
 }
 
 impl Plan {
@@ -780,136 +392,4 @@ impl Plan {
             worker.push(command());
         }
     }
-}
-
-/// Rows whose configuration must be prepared again.
-#[derive(Debug, Default)]
-struct Touched {
-    legs: BTreeSet<Name>,
-    ingress: HashSet<Name>,
-    egress: HashSet<Name>,
-    /// Legs with a new key: every stream of theirs starts over.
-    keyed: HashSet<Name>,
-}
-
-impl Touched {
-    fn of(changes: &[Change], old: &Table, next: &Table) -> Self {
-        let mut touched = Touched::default();
-        for change in changes {
-            let (kind, name) = match change {
-                Change::Put(name, entry) => (entry.kind(), name),
-                Change::Remove(kind, name) => (*kind, name),
-                Change::Switch { .. } => continue,
-            };
-            match kind {
-                EntryKind::Leg => {
-                    touched.legs.insert(name.clone());
-                    // Limits of a leg are limits of its streams.
-                    let limits = |table: &Table| table.legs.get(name).map(|leg| leg.limits);
-                    if limits(old) != limits(next) {
-                        touched
-                            .ingress
-                            .extend(next.ingress.iter().filter(|(_, r)| r.leg == *name).map(|(n, _)| n.clone()));
-                    }
-                }
-                EntryKind::Endpoint => {
-                    touched.legs.extend(next.legs.iter().filter(|(_, l)| l.endpoint == *name).map(|(n, _)| n.clone()));
-                }
-                EntryKind::Ingress => {
-                    touched.ingress.insert(name.clone());
-                    touched
-                        .egress
-                        .extend(next.egress.iter().filter(|(_, r)| r.source == *name).map(|(n, _)| n.clone()));
-                }
-                EntryKind::Egress => {
-                    touched.egress.insert(name.clone());
-                }
-                EntryKind::Source | EntryKind::Learn => {}
-            }
-        }
-        touched
-    }
-}
-
-/// Slots to give back once the plan is made; the next plan is made only after this one was swept.
-#[derive(Debug, Default)]
-struct Freed {
-    legs: Vec<(u8, u32)>,
-    ingress: Vec<(u8, u32)>,
-    egress: Vec<(u8, u32)>,
-    lists: Vec<u32>,
-    rows: Vec<IndexHandle>,
-    keys: Vec<KeyId>,
-}
-
-/// The row of a stream: the one it has, or another if the key changed. A plain leg's row outlives nothing.
-fn row_of(
-    indexes: &mut dyn Indexes,
-    known: Option<&StreamSlot>,
-    key: Option<(KeyId, u64)>,
-    ssrc: Ssrc,
-    direction: Direction,
-    freed: &mut Freed,
-) -> Result<IndexHandle, Refused> {
-    let (id, incarnation) = key.unwrap_or((KeyId([0; 16]), PLAIN));
-    if let Some(known) = known {
-        if known.incarnation == incarnation {
-            return Ok(known.row.clone());
-        }
-        freed.rows.push(known.row.clone());
-    }
-    if key.is_none() {
-        return Ok(IndexHandle::detached());
-    }
-    indexes.row(id, ssrc, direction).map_err(no_row)
-}
-
-/// The incarnation of streams on legs without keys.
-const PLAIN: u64 = 0x504c_4149_4e00_0001;
-
-fn no_row(error: crate::index_file::store::StoreError) -> Refused {
-    Refused::new(Refusal::Capacity, error.to_string(), "raise [capacity] and start the forwarder again")
-}
-
-fn full(what: &str, wanted: usize, size: usize) -> Refused {
-    Refused::new(
-        Refusal::Capacity,
-        format!("{wanted} {what} wanted, but the forwarder was started with room for {size}"),
-        "raise that number in the forwarder's [capacity] and start it again",
-    )
-}
-
-fn leg_config(leg: &Leg, endpoint: u16, state: &LegState) -> LegConfig {
-    let (port, template, mtu) = match state.route.clone() {
-        Some(route) => (route.port, route.template, route.mtu),
-        None => (crate::engine::PortId(0), None, 1_500),
-    };
-    LegConfig {
-        endpoint,
-        remote: state.remote.map(Address::from),
-        plain: leg.kind == LegKind::Plain,
-        inbound: state.inbound.as_ref().map(|k| k.keys.clone()),
-        outbound: state.outbound.as_ref().map(|k| k.keys.clone()),
-        largest_rtp: template.as_ref().map_or(0, |t| LegConfig::largest_rtp_of(t, mtu)),
-        template,
-        port,
-        extensions: extension_map(&leg.extensions),
-        byte_rate: Rate::bits_per_second(leg.limits.bits_per_second, BURST),
-        packet_rate: Rate::per_second(u64::from(leg.limits.packets_per_second), BURST),
-    }
-}
-
-fn extension_map(ids: &ExtensionIds) -> ExtensionMap {
-    let pairs = [
-        (Meaning::Mid, ids.mid),
-        (Meaning::Rid, ids.rid),
-        (Meaning::RepairedRid, ids.repaired_rid),
-        (Meaning::AudioLevel, ids.audio_level),
-        (Meaning::TransportCc, ids.transport_cc),
-        (Meaning::AbsSendTime, ids.abs_send_time),
-        (Meaning::DependencyDescriptor, ids.dependency_descriptor),
-        (Meaning::FrameDescriptor, ids.frame_descriptor),
-        (Meaning::VideoOrientation, ids.video_orientation),
-    ];
-    ExtensionMap::new(pairs.into_iter().filter_map(|(meaning, id)| Some((meaning, id?))))
 }

@@ -8,7 +8,9 @@ use sluice_table::protocol::{
     Status, StreamRows, WorkerStatus,
 };
 
-use super::manager::Manager;
+use std::collections::HashMap;
+
+use super::manager::{LearnedStream, Manager};
 use crate::config::Polling as Wait;
 use crate::io::IoCounters;
 use crate::worker::ports::KERNEL;
@@ -129,6 +131,11 @@ impl Manager {
             ("sealed_bytes", total(|c| c.sent_bytes)),
             ("rtcp_in", total(|c| c.rtcp_in)),
             ("packet_in", total(|c| c.packet_in)),
+            ("stun_answered", total(|c| c.stun_answered)),
+            ("consent_checks", total(|c| c.consent_checks)),
+            ("consent_renewed", total(|c| c.consent_renewed)),
+            ("rtcp_out", total(|c| c.rtcp_out)),
+            ("packet_out", total(|c| c.packet_out)),
             ("stray_out", total(|c| c.stray_out)),
             ("stray_in", total(|c| c.stray_in)),
         ];
@@ -151,6 +158,8 @@ impl Manager {
                 ("tx_failed", io.tx_failed),
             ]),
         });
+        let control = self.packet_counts.named();
+        groups.push(CounterGroup { group: "control".to_owned(), counters: named(&control) });
         for (interface, verdicts) in self.endpoints.verdicts() {
             groups.push(CounterGroup { group: format!("xdp.{interface}"), counters: named(&verdicts) });
         }
@@ -188,6 +197,7 @@ impl Manager {
             });
             let state = match (remote, age) {
                 (None, _) => LegState::Learning,
+                _ if sample.consent_lost => LegState::ConsentLost,
                 _ if keyless => LegState::AwaitingKeys,
                 _ if !sample.has_hop => LegState::NoNextHop,
                 (_, Some(age)) if age > 5_000 => LegState::Silent,
@@ -281,7 +291,7 @@ impl Manager {
                 leg: row.leg.clone(),
                 ssrc: row.ssrc,
                 source: row.source.clone(),
-                current: sample.source.and_then(|list| self.planner.list_ssrc(list)),
+                current: sample.source.and_then(|source| self.source_ssrc(source)),
                 packets: sample.packets,
                 bytes: sample.bytes,
                 dropped: 0,
@@ -289,7 +299,45 @@ impl Manager {
                 epoch: sample.epochs,
             }
         });
-        StreamRows { ingress: ingress.collect(), egress: egress.collect() }
+        let mut rows = StreamRows { ingress: ingress.collect(), egress: egress.collect() };
+        rows.ingress.extend(self.learned_rows(&table, &receivers));
+        rows
+    }
+
+    /// Rows of streams that learn rules made, under their rule's name.
+    fn learned_rows(&mut self, table: &sluice_table::Table, receivers: &HashMap<&Name, u32>) -> Vec<IngressRow> {
+        let at: Vec<(Name, u8, u32)> = self.learned.iter().map(|(rule, s)| (rule.clone(), s.worker, s.slot)).collect();
+        let samples = self.sample(
+            &at,
+            |reading, slot| reading.ingress.push((slot, None)),
+            |reading| {
+                reading
+                    .ingress
+                    .iter()
+                    .map(|(slot, sample)| (*slot, *sample))
+                    .collect::<Vec<(u32, Option<IngressSample>)>>()
+            },
+        );
+        let row = |(rule, stream): (&Name, &LearnedStream)| {
+            let config = table.learn.get(rule)?;
+            let sample = samples.get(&(stream.worker, stream.slot)).copied().unwrap_or_default();
+            let expected = sample.index.zip(sample.first).map_or(0, |(last, first)| last.saturating_sub(first) + 1);
+            Some(IngressRow {
+                name: rule.clone(),
+                learned: true,
+                leg: config.leg.clone(),
+                ssrc: stream.ssrc,
+                kind: config.kind,
+                packets: sample.packets,
+                bytes: sample.bytes,
+                lost: expected.saturating_sub(sample.packets),
+                index: sample.index,
+                roc: sample.index.map_or(0, |i| (i >> 16) as u32),
+                layer: None,
+                receivers: receivers.get(rule).copied().unwrap_or(0),
+            })
+        };
+        self.learned.iter().filter_map(row).collect()
     }
 
     /// Reads one sample of each row, in readings small enough not to hold packets up.
@@ -304,7 +352,9 @@ impl Manager {
             let slots: Vec<u32> = rows.iter().filter(|(_, w, _)| *w == worker).map(|(.., slot)| *slot).collect();
             for chunk in slots.chunks(READING_ROWS) {
                 let mut reading = Reading::default();
-                chunk.iter().for_each(|slot| ask(&mut reading, *slot));
+                for slot in chunk {
+                    ask(&mut reading, *slot);
+                }
                 readings.push((worker, reading));
             }
         }

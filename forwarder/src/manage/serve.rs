@@ -5,17 +5,28 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use sluice_table::protocol::{
-    Call, Decoder, Greeting, Hello, PACKET_LIMIT, Refusal, Refused, Reply, Request, Response, Role, TABLE_LIMIT, encode,
+    Call, Decoder, Greeting, Hello, PACKET_LIMIT, PacketMessage, Refusal, Refused, Reply, Request, Response, Role,
+    TABLE_LIMIT, TraceFilter, encode,
 };
 
 use super::manager::Ask;
+use super::packets::{DOWN, PacketLink, UP};
+use super::tracing::TraceAsk;
 
 /// A client that sends nothing for this long during the handshake is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Events that wait for a subscriber; one that is further behind misses some.
+const EVENTS: usize = 1_024;
+/// How often a silent subscriber is looked at: it may be gone.
+const LOOK: Duration = Duration::from_secs(1);
+/// Trace records that wait for a slow client; more are counted as missed.
+const TRACE_QUEUE: usize = 1_024;
 /// Connections served at a time.
 const CONNECTIONS: usize = 64;
 
@@ -80,10 +91,11 @@ pub fn accept(listener: &UnixListener, asks: &Sender<Ask>) {
         }
         let (asks, place) = (asks.clone(), places.clone());
         let thread = std::thread::Builder::new().name("table".to_owned()).spawn(move || {
-            let _place = place;
+            let place = place;
             if let Err(error) = Connection::new(stream).serve(&asks) {
                 tracing::debug!(%error, "table connection ended");
             }
+            drop(place);
         });
         if let Err(error) = thread {
             tracing::warn!(%error, "no thread for a table connection");
@@ -93,12 +105,13 @@ pub fn accept(listener: &UnixListener, asks: &Sender<Ask>) {
 
 struct Connection {
     stream: UnixStream,
+    packets: bool,
     decoder: Decoder,
 }
 
 impl Connection {
     fn new(stream: UnixStream) -> Self {
-        Connection { stream, decoder: Decoder::new(PACKET_LIMIT) }
+        Connection { stream, packets: false, decoder: Decoder::new(PACKET_LIMIT) }
     }
 
     fn read<T: serde::de::DeserializeOwned>(&mut self) -> std::io::Result<Option<T>> {
@@ -113,7 +126,9 @@ impl Connection {
                         error.to_string(),
                         "speak the table protocol of this release",
                     );
-                    let _ = self.write(&Reply { id: 0, response: Response::Refused(refused) });
+                    if !self.packets {
+                        let _ = self.write(&Reply { id: 0, response: Response::Refused(refused) });
+                    }
                     return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
                 }
             }
@@ -138,22 +153,30 @@ impl Connection {
             _ => 0,
         };
         let greeting = hello.greet(generation);
+        let refused = matches!(greeting, Greeting::Refused(_));
+        // Whoever was welcomed misses no packet from then on.
+        let ends = (hello.role == Role::Packet && !refused).then(|| PacketEnds::register(asks)).flatten();
         self.write(&greeting)?;
-        if matches!(greeting, Greeting::Refused(_)) {
+        if refused {
             return Ok(());
         }
         self.decoder.set_limit(hello.role.limit());
         self.stream.set_read_timeout(None)?;
         match hello.role {
             Role::Table => self.table(asks),
-            Role::Packet => Ok(()),
+            Role::Packet => ends.map_or(Ok(()), |ends| self.packets(asks, ends)),
         }
     }
 
     fn table(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
         while let Some(Call { id, request }) = self.read::<Call>()? {
-            if matches!(request, Request::Subscribe) {
-                return self.subscribe(id, asks);
+            match request {
+                Request::Subscribe => return self.subscribe(id, asks),
+                Request::Trace { filter, sample, count } => {
+                    self.trace(id, asks, filter, sample, count)?;
+                    continue;
+                }
+                _ => {}
             }
             let stopping =
                 || Refused::new(Refusal::Stopping, "the forwarder is stopping", "connect again once it runs");
@@ -163,17 +186,111 @@ impl Connection {
         Ok(())
     }
 
+    /// Records until there were enough or the client goes.
+    fn trace(
+        &mut self,
+        id: u32,
+        asks: &Sender<Ask>,
+        filter: TraceFilter,
+        sample: u32,
+        count: u64,
+    ) -> std::io::Result<()> {
+        let (sink, records) = sync_channel(TRACE_QUEUE);
+        let (reply, answer) = channel();
+        let started = asks.send(Ask::Trace(TraceAsk { filter, sample, count, sink }, reply)).is_ok();
+        let Ok(response) = answer.recv() else { return Ok(()) };
+        let refused = !matches!(response, Response::Ok);
+        self.write(&Reply { id, response })?;
+        if refused || !started {
+            return Ok(());
+        }
+        let mut ended = false;
+        for response in records {
+            ended |= matches!(response, Response::TraceEnd { .. });
+            // `Ok` only asks whether anybody is still there.
+            if !matches!(response, Response::Ok) {
+                self.write(&Reply { id, response })?;
+            } else if self.gone()? {
+                return Err(std::io::ErrorKind::ConnectionReset.into());
+            }
+        }
+        if ended { Ok(()) } else { self.write(&Reply { id, response: Response::TraceEnd { missed: 0 } }) }
+    }
+
+    /// Whether the client closed the connection.
+    fn gone(&self) -> std::io::Result<bool> {
+        self.stream.set_nonblocking(true)?;
+        let peeked = rustix::net::recv(&self.stream, &mut [0u8; 1], rustix::net::RecvFlags::PEEK);
+        self.stream.set_nonblocking(false)?;
+        Ok(matches!(peeked, Ok((_, 0))))
+    }
+
     /// Events until the client goes; the connection serves nothing else from here on.
     fn subscribe(&mut self, id: u32, asks: &Sender<Ask>) -> std::io::Result<()> {
-        let (events, received) = channel();
+        let (events, received) = sync_channel(EVENTS);
         if asks.send(Ask::Subscribe(events)).is_err() {
             return Ok(());
         }
         self.write(&Reply { id, response: Response::Ok })?;
-        for event in received {
-            self.write(&Reply { id, response: Response::Event(event) })?;
+        loop {
+            match received.recv_timeout(LOOK) {
+                Ok(event) => self.write(&Reply { id, response: Response::Event(event) })?,
+                Err(RecvTimeoutError::Timeout) if !self.gone()? => {}
+                Err(_) => return Ok(()),
+            }
         }
+    }
+
+    /// Packets in both directions until the client goes or another one takes its place.
+    fn packets(&mut self, asks: &Sender<Ask>, ends: PacketEnds) -> std::io::Result<()> {
+        self.packets = true;
+        let PacketEnds { received, down, rung } = ends;
+        let stream = self.stream.try_clone()?;
+        let writer = std::thread::Builder::new().name("packets".to_owned()).spawn(move || {
+            write_packets(&stream, &received);
+            // Whatever ended it ends the connection.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        })?;
+        while let Some(message) = self.read::<PacketMessage>()? {
+            let sent_by_us = matches!(message, PacketMessage::PacketIn { .. } | PacketMessage::RtcpIn { .. });
+            if sent_by_us || down.send(message).is_err() {
+                break;
+            }
+            if !rung.swap(true, Ordering::SeqCst) && asks.send(Ask::PacketsWaiting).is_err() {
+                break;
+            }
+        }
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        drop(down); // the management thread lets go of its end, which ends the writer
+        let _ = writer.join();
         Ok(())
+    }
+}
+
+/// The connection's ends of the queues to and from the management thread.
+struct PacketEnds {
+    received: Receiver<PacketMessage>,
+    down: SyncSender<PacketMessage>,
+    rung: Arc<AtomicBool>,
+}
+
+impl PacketEnds {
+    /// Takes the place of the packet connection before; `None` when the forwarder is stopping.
+    fn register(asks: &Sender<Ask>) -> Option<PacketEnds> {
+        let (up, received) = sync_channel(UP);
+        let (down, taken) = sync_channel(DOWN);
+        let rung = Arc::new(AtomicBool::new(false));
+        asks.send(Ask::Packets(PacketLink { up, down: taken, rung: rung.clone() })).ok()?;
+        Some(PacketEnds { received, down, rung })
+    }
+}
+
+fn write_packets(mut stream: &UnixStream, messages: &Receiver<PacketMessage>) {
+    for message in messages {
+        let Ok(frame) = encode(&message, PACKET_LIMIT) else { continue };
+        if stream.write_all(&frame).is_err() {
+            return;
+        }
     }
 }
 

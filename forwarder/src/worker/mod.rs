@@ -13,6 +13,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::engine::command::Garbage;
 use crate::engine::event::Event;
+use crate::engine::trace::{Row, Tap};
 use crate::engine::{Command, Nanos, PortId};
 use crate::io::XdpIo;
 
@@ -36,6 +37,10 @@ pub enum Order {
     RemoveSocket(SocketAddr),
     /// Fills in rows and sends them back.
     Read(Box<Reading>),
+    /// Starts or ends a trace.
+    Trace(Option<Box<Tap>>),
+    /// Swaps traced rows for this empty vector.
+    TakeTrace(Vec<Row>),
     /// Ends the thread.
     Stop,
 }
@@ -50,6 +55,10 @@ pub enum Report {
     Garbage(Garbage),
     /// A filled-in reading.
     Read(Box<Reading>),
+    /// Traced rows, and how many were missed.
+    Trace(Vec<Row>, u64),
+    /// A trace that ended.
+    Ended(Box<Tap>),
     /// A port to be closed here, since closing takes time.
     Closed(Box<XdpIo>),
 }
@@ -81,6 +90,8 @@ pub struct LegSample {
     pub now: Nanos,
     /// Whether headers for the peer are prepared.
     pub has_hop: bool,
+    /// Whether the peer's consent ran out.
+    pub consent_lost: bool,
 }
 
 /// An ingress stream's counts.
@@ -145,6 +156,7 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     /// Queues an order, waiting while the queue is full. Returns it when the worker no longer takes any.
+    #[allow(clippy::result_large_err, reason = "the order comes back unharmed")]
     pub fn order(&self, order: Order) -> Result<(), Order> {
         let mut order = order;
         for turn in 0..50_000u32 {
@@ -157,12 +169,17 @@ impl WorkerHandle {
                 break;
             }
             if turn < 100 {
-                std::thread::yield_now()
+                std::thread::yield_now();
             } else {
-                std::thread::sleep(std::time::Duration::from_micros(100))
+                std::thread::sleep(std::time::Duration::from_micros(100));
             }
         }
         Err(order)
+    }
+
+    /// Queues an order if there is room; gives it back if not.
+    pub fn offer(&self, order: Order) -> Result<(), Box<Order>> {
+        self.orders.push(order).map_err(Box::new)
     }
 
     /// Makes a sleeping worker look at its orders.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use sluice_srtp::provider::{AnyProvider, Provider};
+use sluice_srtp::{PacketIndex, Receiver};
 
 use super::ports::WorkerPorts;
 use super::wake::Waker;
 use super::{EgressSample, IngressSample, LegSample, Order, Reading, Report, Totals, WorkerHandle};
-use crate::engine::run::STEP_FRAMES;
+use crate::engine::run::{MAX_EVENTS, STEP_FRAMES};
 use crate::engine::{Engine, Nanos, Path};
 use crate::io::{PacketIo, PollMode, RxBurst};
 
@@ -99,7 +100,9 @@ impl Worker {
                 match self.options.poll {
                     PollMode::Busy => std::hint::spin_loop(),
                     PollMode::Adaptive if now.since(last_work) < SPIN => std::hint::spin_loop(),
-                    PollMode::Adaptive | PollMode::Interrupt => self.sleep(SLEEP),
+                    PollMode::Adaptive | PollMode::Interrupt => {
+                        self.sleep(SLEEP.min(Duration::from_nanos(outcome.deadline.since(now).0)));
+                    }
                 }
             }
         }
@@ -151,6 +154,15 @@ impl Worker {
                     self.read(&mut reading);
                     let _ = self.reports.push(Report::Read(reading));
                 }
+                Order::Trace(tap) => {
+                    if let Some(ended) = self.engine.set_tap(tap) {
+                        let _ = self.reports.push(Report::Ended(ended));
+                    }
+                }
+                Order::TakeTrace(mut rows) => {
+                    let missed = self.engine.take_trace(&mut rows);
+                    let _ = self.reports.push(Report::Trace(rows, missed));
+                }
                 Order::Stop => return None,
             }
         }
@@ -164,9 +176,11 @@ impl Worker {
     }
 
     fn report(&mut self) {
-        for event in self.engine.events() {
-            // A full queue means the management thread is gone or stuck; commits then time out there.
-            let _ = self.reports.push(Report::Event(event));
+        // Events stay where they are while the management thread is behind; the engine counts what it cannot keep.
+        if self.reports.capacity() - self.reports.len() > MAX_EVENTS {
+            for event in self.engine.events() {
+                let _ = self.reports.push(Report::Event(event));
+            }
         }
         for garbage in self.engine.garbage() {
             let _ = self.reports.push(Report::Garbage(garbage));
@@ -179,6 +193,7 @@ impl Worker {
             *sample = engine.leg_row(*slot).map(|row| LegSample {
                 stats: row.stats,
                 now,
+                consent_lost: row.ice.is_lost(),
                 has_hop: row.config.get(engine.generation()).is_some_and(|leg| leg.template.is_some()),
             });
         }
@@ -186,7 +201,7 @@ impl Worker {
             *sample = engine.ingress_row(*slot).map(|row| IngressSample {
                 packets: row.packets,
                 bytes: row.payload_bytes,
-                index: row.receiver.as_ref().and_then(|r| r.highest()).map(|i| i.as_u64()),
+                index: row.receiver.as_ref().and_then(Receiver::highest).map(PacketIndex::as_u64),
                 first: row.first_index,
             });
         }
@@ -194,7 +209,7 @@ impl Worker {
             *sample = engine.egress_row(*slot).map(|row| EgressSample {
                 packets: row.packets,
                 bytes: row.bytes(),
-                index: if row.packets > 0 { row.window.highest().map(|i| i.as_u64()) } else { None },
+                index: if row.packets > 0 { row.window.highest().map(PacketIndex::as_u64) } else { None },
                 epochs: row.rewriter.epochs(),
                 source: row.rewriter.source(),
             });

@@ -88,6 +88,7 @@ reasons! {
     PacketInLimited "packet_in_limited" "too many packets for control; the surplus is dropped";
     TxFailed "tx_failed" "the kernel refused to send";
     Removed "removed" "its leg or stream was removed while the packet waited";
+    StunIntegrity "stun_integrity" "STUN message whose integrity does not verify, or a response from another address than the one asked";
 }
 
 impl DropReason {

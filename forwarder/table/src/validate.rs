@@ -218,8 +218,19 @@ impl Check<'_> {
         if ice.tuples.is_empty() || ice.tuples.len() > Ice::MAX_TUPLES {
             self.report(kind, name, "ice.tuples", format!("{} tuples; expected 1 to 8", ice.tuples.len()));
         }
-        if matches!(leg.remote, Remote::Learn) {
-            self.report(kind, name, "ice", "an established leg has tuples; expected `remote`, not `learn_remote`");
+        match leg.remote {
+            Remote::Learn => {
+                self.report(kind, name, "ice", "an established leg has tuples; expected `remote`, not `learn_remote`");
+            }
+            Remote::Fixed(address) if ice.tuples.first().is_some_and(|selected| *selected != address) => {
+                self.report(
+                    kind,
+                    name,
+                    "remote",
+                    format!("{address} is not the selected tuple, the first of ice.tuples"),
+                );
+            }
+            Remote::Fixed(_) => {}
         }
     }
 

@@ -52,6 +52,9 @@ fn wire_identities_are_unique() {
     one("leg carol: remote: leg bob of the same endpoint has this address already", |t| {
         t.legs.get_mut("carol").unwrap().ice.as_mut().unwrap().tuples[1] = "192.0.2.11:5000".parse().unwrap();
     });
+    one("leg carol: remote: 192.0.2.99:5000 is not the selected tuple", |t| {
+        t.legs.get_mut("carol").unwrap().remote = Remote::Fixed("192.0.2.99:5000".parse().unwrap());
+    });
     one("egress carol-sees-bob: ssrc: egress carol-sees-alice of the same leg has this SSRC already", |t| {
         t.egress.get_mut("carol-sees-bob").unwrap().ssrc = Ssrc(2000);
     });

@@ -8,7 +8,7 @@ use sluice_forwarder::engine::{Capacity, Nanos, Path, ports::Single};
 use sluice_forwarder::io::memory::MemoryIo;
 use sluice_forwarder::io::{PacketIo, RxBurst};
 use sluice_forwarder::manage::local::{self, Local};
-use sluice_forwarder::wire::frame::parse;
+use sluice_forwarder::wire::frame::{Class, classify, parse};
 use sluice_forwarder::wire::rtp;
 use sluice_forwarder::wire::template::{Hop, Template};
 use sluice_srtp::job::{OpenError, OpenJob, SealJob};
@@ -163,14 +163,29 @@ pub struct World {
     pub local: Local,
     pub peers: HashMap<SocketAddr, Peer>,
     pub now: Nanos,
+    /// STUN, DTLS and RTCP that was sent: where to and what.
+    pub control: Vec<(SocketAddr, Vec<u8>)>,
+    /// The earliest deadline of the last steps.
+    pub deadline: Nanos,
     ports: Vec<(MemoryIo, MemoryIo)>,
 }
 
 impl World {
     pub fn new(kind: ProviderKind, workers: u8, capacity: Capacity) -> Self {
-        let local = Local::new(kind, workers, capacity).unwrap();
+        World::around(Local::new(kind, workers, capacity).unwrap())
+    }
+
+    pub fn around(local: Local) -> Self {
+        let workers = local.engines.len();
         let ports = (0..workers).map(|_| MemoryIo::pair(4096)).collect();
-        World { local, peers: HashMap::new(), now: Nanos::from_millis(1), ports }
+        World {
+            local,
+            peers: HashMap::new(),
+            now: Nanos::from_millis(1),
+            control: Vec::new(),
+            deadline: Nanos::NEVER,
+            ports,
+        }
     }
 
     /// Puts frames in front of a worker.
@@ -183,6 +198,7 @@ impl World {
         let mut idle = 0;
         for _ in 0..10_000 {
             let mut moved = false;
+            self.deadline = Nanos::NEVER;
             for worker in 0..self.ports.len() {
                 let mut burst = RxBurst::new();
                 let (port, far) = &mut self.ports[worker];
@@ -193,7 +209,8 @@ impl World {
                     port.release(frame);
                 }
                 port.flush();
-                moved |= outcome.sent > 0 || outcome.waiting;
+                moved |= outcome.sent > 0 || outcome.waiting || outcome.deadline <= self.now;
+                self.deadline = self.deadline.min(outcome.deadline);
                 let mut frames = Vec::new();
                 far.drain(|frame| frames.push(frame.to_vec()));
                 for frame in frames {
@@ -201,6 +218,10 @@ impl World {
                     assert_eq!(SocketAddr::from(datagram.source), LOCAL.parse().unwrap());
                     let payload = &frame[datagram.payload_at..datagram.payload_at + datagram.payload_len];
                     let to = SocketAddr::from(datagram.destination);
+                    if classify(payload) != Class::Rtp {
+                        self.control.push((to, payload.to_vec()));
+                        continue;
+                    }
                     self.peers.get_mut(&to).unwrap_or_else(|| panic!("nobody at {to}")).take(payload);
                 }
             }

@@ -1,0 +1,143 @@
+//! Learned streams: SSRCs that announce themselves by header extension on their first packets (browsers do that
+//! for simulcast). Made only by an authenticated packet, from slots set aside, at most sixteen a leg.
+
+use std::sync::Arc;
+
+use sluice_srtp::provider::Provider;
+use sluice_srtp::replay::Receiver;
+use sluice_table::DropReason;
+
+use super::event::Event;
+use super::index_store::{IndexHandle, IndexRow, PinnedRow};
+use super::receive::known_elements;
+use super::rows::{IngressConfig, IngressRow, StreamKey, Vec16};
+use super::run::Engine;
+use super::time::Nanos;
+use crate::wire::rtp::RtpHeader;
+
+/// Slots for learned streams: those behind the listed ones.
+#[derive(Debug)]
+pub(super) struct Learned {
+    first: u32,
+    free: Vec<u32>,
+    /// One a slot: what is learned again after a restart starts at rollover 0 by definition, so these are not kept.
+    rows: Vec<PinnedRow>,
+    /// Streams learned so far; their numbers as sources.
+    made: u32,
+}
+
+/// Marks source numbers that a worker gave, apart from those of the planner.
+const LEARNED: u32 = 1 << 31;
+
+impl Learned {
+    pub(super) fn new(first: u32, count: u32) -> Self {
+        let memory: Box<[IndexRow]> = (0..count).map(|_| IndexRow::default()).collect();
+        let memory: Arc<dyn super::index_store::IndexMemory> = Arc::new(memory);
+        let rows = (0..count).filter_map(|row| Some(IndexHandle::new(Arc::clone(&memory), row)?.pin())).collect();
+        Learned { first, free: (0..count).rev().collect(), rows, made: 0 }
+    }
+}
+
+impl<C: Provider> Engine<C> {
+    /// The stream of an SSRC; a learned one only while its rule and key are those it was learned by.
+    #[inline(always)]
+    pub(super) fn known_stream(&mut self, key: StreamKey) -> Option<u32> {
+        let slot = self.streams.get(key)?;
+        if slot < self.learned.first {
+            return Some(slot);
+        }
+        if self.is_current(slot) {
+            return Some(slot);
+        }
+        self.forget(slot);
+        None
+    }
+
+    fn is_current(&self, slot: u32) -> bool {
+        let Some(config) = self.ingress[slot as usize].config.get(self.generation) else { return false };
+        let leg = self.legs[config.leg as usize].config.get(self.generation);
+        leg.is_some_and(|leg| {
+            leg.inbound_incarnation == config.incarnation && leg.rules.iter().any(|rule| rule.list == config.list)
+        })
+    }
+
+    /// Makes a stream of an authenticated packet's SSRC if a rule matches; gives its slot.
+    pub(super) fn learn(&mut self, now: Nanos, leg: u32, packet: &[u8], header: &RtpHeader) -> Result<u32, DropReason> {
+        let key = StreamKey { leg, ssrc: header.ssrc };
+        if let Some(slot) = self.known_stream(key) {
+            return Ok(slot); // learned by an earlier packet of this burst
+        }
+        let row = &mut self.legs[leg as usize];
+        let config = row.config.get(self.generation).ok_or(DropReason::Removed)?;
+        let elements = known_elements(&config.extensions, packet, header)?;
+        let value = |meaning| {
+            let element = elements.iter().find(|e| e.meaning == meaning)?;
+            let at = usize::from(element.at);
+            packet.get(at..at + usize::from(element.len)).and_then(|data| Vec16::try_from(data).ok())
+        };
+        let Some(rule) = config.rules.iter().find(|rule| rule.matches(header.payload_type, value)) else {
+            row.attempts.take(super::receive::ATTEMPTS, 1, now);
+            return Err(DropReason::UnknownSsrc);
+        };
+        let (rule, incarnation) = (rule.clone(), config.inbound_incarnation);
+        // A rule stands for one stream: the newest SSRC takes the place of the one before.
+        let former =
+            row.learned_streams.iter().copied().find(|slot| {
+                self.ingress[*slot as usize].config.get(self.generation).is_some_and(|c| c.list == rule.list)
+            });
+        if let Some(former) = former {
+            self.forget(former);
+        }
+        let row = &mut self.legs[leg as usize];
+        if row.learned_streams.is_full() {
+            return Err(DropReason::LearnFull);
+        }
+        let spare = self.learned.free.pop().ok_or(DropReason::LearnFull)?;
+        let slot = self.learned.first + spare;
+        if self.streams.insert(key, slot).is_err() {
+            self.learned.free.push(spare);
+            return Err(DropReason::LearnFull);
+        }
+        row.learned_streams.push(slot);
+        let stream = &mut self.ingress[slot as usize];
+        *stream = IngressRow { incarnation, receiver: Some(Receiver::new(0)), ..IngressRow::default() };
+        self.learned.made = self.learned.made.wrapping_add(1);
+        let source = LEARNED | (u32::from(self.worker) << 24) | (self.learned.made & 0x00ff_ffff);
+        let learned = IngressConfig {
+            leg,
+            ssrc: header.ssrc,
+            list: rule.list,
+            source,
+            kind: rule.kind,
+            payload_types: rule.payload_types,
+            byte_rate: rule.byte_rate,
+            index: self.learned.rows[spare as usize].clone(),
+            resume: 0,
+            incarnation,
+            learned: true,
+        };
+        stream.config.set(learned);
+        self.emit(Event::StreamLearned { leg, rule: rule.list, ssrc: header.ssrc, slot, source });
+        Ok(slot)
+    }
+
+    /// Forgets a learned stream.
+    fn forget(&mut self, slot: u32) {
+        let Some(config) = self.ingress[slot as usize].config.get(self.generation) else { return };
+        let (leg, ssrc, rule) = (config.leg, config.ssrc, config.list);
+        self.streams.remove(StreamKey { leg, ssrc });
+        self.legs[leg as usize].learned_streams.retain(|s| *s != slot);
+        self.ingress[slot as usize] = IngressRow::default();
+        self.learned.free.push(slot - self.learned.first);
+        self.emit(Event::StreamForgotten { leg, rule, ssrc });
+    }
+
+    /// Forgets the streams of a leg whose rule or key is gone.
+    pub(super) fn forget_outdated(&mut self, leg: u32) {
+        for slot in self.legs[leg as usize].learned_streams.clone() {
+            if !self.is_current(slot) {
+                self.forget(slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What is refused before anything changes: no room, and keys that must not seal again.
+
+use sluice_table::protocol::{Refusal, Refused};
+use sluice_table::{Ingress, Leg, Name, Table};
+
+use super::Planner;
+use super::rows::full;
+use crate::engine::rtcp::KEY_ROW;
+use crate::manage::ice::{self};
+use crate::manage::indexes::{Direction, Indexes};
+
+impl Planner {
+    pub(super) fn check_capacity(&self, next: &Table) -> Result<(), Refused> {
+        let workers = usize::from(self.config.workers);
+        let c = &self.config.capacity;
+        let wanted = [
+            ("endpoints", next.endpoints.len(), c.endpoints),
+            ("legs", next.legs.len(), c.legs * workers),
+            ("tuples", self.tuples_during(next), c.tuples),
+            ("lists", next.ingress.len() + next.sources.len() + next.learn.len(), c.lists),
+        ];
+        for (what, used, size) in wanted {
+            if used > size {
+                return Err(full(what, used, size));
+            }
+        }
+        // A slot given up by this commit is free only after it, so additions must fit beside what is there.
+        let add = next.endpoints.keys().filter(|name| !self.endpoints.contains_key(*name)).count();
+        if add > self.endpoint_slots.free() {
+            return Err(full("endpoints", next.endpoints.len(), c.endpoints));
+        }
+        let homes = self.homes(next)?;
+        let mut add = vec![[0usize; 2]; workers];
+        let new_in = |row: &&Ingress| !self.ingress.contains_key(&(row.leg.clone(), row.ssrc));
+        for row in next.ingress.values().filter(new_in) {
+            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][0] += 1;
+        }
+        for row in next.egress.values().filter(|r| !self.egress.contains_key(&(r.leg.clone(), r.ssrc))) {
+            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][1] += 1;
+        }
+        for (worker, [new_in, new_out]) in add.iter().enumerate() {
+            if *new_in > self.ingress_slots[worker].free() {
+                return Err(full("ingress streams", next.ingress.len(), c.ingress * workers));
+            }
+            if *new_out > self.egress_slots[worker].free() {
+                return Err(full("egress streams", next.egress.len(), c.egress * workers));
+            }
+        }
+        let new_sources = next.sources.keys().filter(|name| !self.sources.contains_key(*name)).count();
+        if add.iter().map(|[new_in, _]| new_in).sum::<usize>() + new_sources > self.list_ids.free() {
+            return Err(full("lists", next.ingress.len() + next.sources.len(), c.lists));
+        }
+        Ok(())
+    }
+
+    /// Tuples there are while `next` replaces the table: those that go leave after those that come are in.
+    pub(super) fn tuples_during(&self, next: &Table) -> usize {
+        let new = |(name, leg): (&Name, &Leg)| {
+            let learned = self.legs.get(name).and_then(|state| state.remote);
+            let slot = self.endpoints.get(&leg.endpoint);
+            let tuples = ice::tuples(leg, slot.copied().unwrap_or(0), ice::selected(leg, learned));
+            tuples.iter().filter(|tuple| slot.is_none() || !self.tuples.contains_key(tuple)).count()
+        };
+        self.tuples.len() + next.legs.iter().map(new).sum::<usize>()
+    }
+
+    /// A static key whose index rows were given up must not seal again (DESIGN §2).
+    pub(super) fn check_key_reuse(next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
+        for (name, row) in &next.egress {
+            let Some(leg) = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse) else { continue };
+            let Some(key) = &leg.outbound else { continue };
+            let id = key.key_id();
+            if indexes.lost_rows(id) && !indexes.has_row(id, row.ssrc, Direction::Send) {
+                return Err(Refused::new(
+                    Refusal::KeyReuse,
+                    format!(
+                        "egress {name}: key {} of leg {} was used before and its index row is gone",
+                        key.fingerprint(),
+                        row.leg
+                    ),
+                    "give the leg a new key, or set accept_key_reuse = true if the key never sealed this SSRC",
+                ));
+            }
+        }
+        // SRTCP is sealed under one counter a key, in the key's own row.
+        for (name, leg) in next.legs.iter().filter(|(_, leg)| !leg.accept_key_reuse) {
+            let Some(key) = &leg.outbound else { continue };
+            let id = key.key_id();
+            if indexes.lost_rows(id) && !indexes.has_row(id, KEY_ROW, Direction::Send) {
+                return Err(Refused::new(
+                    Refusal::KeyReuse,
+                    format!("leg {name}: key {} was used before and its SRTCP index row is gone", key.fingerprint()),
+                    "give the leg a new key, or set accept_key_reuse = true if the key never sealed RTCP",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
