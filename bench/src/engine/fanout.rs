@@ -13,6 +13,8 @@ use super::world::{BenchError, Builder, Random, Source};
 use super::{Arguments, FanoutResult};
 use crate::allocations;
 
+/// Transmit frames, used in turn: what a worker's ring keeps warm, and as many as the bare seal writes.
+pub(super) const TX_FRAMES: u32 = 256;
 /// Streams published when receivers are picked at random: enough that lists differ.
 const STREAMS: u32 = 64;
 
@@ -53,7 +55,7 @@ fn prepare(arguments: &Arguments, packets: u32) -> Result<Prepared, BenchError> 
     for n in 0..packets {
         frames.push(sources[(n % streams) as usize].frame(&payload)?);
     }
-    let io = PreloadedIo::new(frames.iter().map(Vec::as_slice), AtEnd::Stop, 2_048);
+    let io = PreloadedIo::new(frames.iter().map(Vec::as_slice), AtEnd::Stop, TX_FRAMES);
     let engine = local.engines.pop().ok_or(BenchError::Make("an engine"))?;
     Ok(Prepared { engine, io, wanted: u64::from(packets) * u64::from(arguments.fanout) })
 }

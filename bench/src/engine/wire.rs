@@ -11,7 +11,7 @@ use sluice_srtp::ProviderKind;
 use sluice_table::Kind;
 
 use super::Arguments;
-use super::fanout::median;
+use super::fanout::{TX_FRAMES, median};
 use super::world::{BenchError, Builder, Source};
 
 /// Packets a second of each stream of a participant.
@@ -105,7 +105,7 @@ pub(super) fn measure(arguments: &Arguments) -> Result<WireResult, BenchError> {
                 frames.push(streams[2].frame(&high)?);
             }
         }
-        let mut io = PreloadedIo::new(frames.iter().map(Vec::as_slice), AtEnd::Stop, 2_048);
+        let mut io = PreloadedIo::new(frames.iter().map(Vec::as_slice), AtEnd::Stop, TX_FRAMES);
         let engine = local.engines.first_mut().ok_or(BenchError::Make("an engine"))?;
         let mut burst = RxBurst::new();
         let mut now = Nanos::from_millis(1_000);

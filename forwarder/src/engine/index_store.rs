@@ -136,6 +136,19 @@ impl IndexRow {
         self.tag.store(tag.0, Ordering::SeqCst);
     }
 
+    /// Stores the lowest index never used, before the one below it is sealed.
+    #[inline(always)]
+    pub fn store_next(&self, next: u64) {
+        self.next.store(next, Ordering::Release);
+    }
+
+    /// Stores when (in milliseconds) which timestamp was sent.
+    #[inline(always)]
+    pub fn store_timing(&self, timestamp: u32, ms: u32) {
+        // Zero means "never stored"; the clock's low bit gives way.
+        self.timing.store((u64::from(timestamp) << 32) | u64::from(ms | 1), Ordering::Relaxed);
+    }
+
     /// Whether the indexes are ones that can have been stored: at most 2^48 and, for SRTCP, 2^31.
     pub fn indexes_plausible(&self) -> bool {
         self.next.load(Ordering::Acquire) <= PacketIndex::MAX.as_u64() + 1
@@ -238,18 +251,15 @@ impl PinnedRow {
         unsafe { &*self.row }
     }
 
-    /// Stores the lowest index never used, before the one below it is sealed.
-    #[inline(always)]
-    pub fn store_next(&self, next: u64) {
-        self.get().next.store(next, Ordering::Release);
+    /// The row's address; valid while this handle lives.
+    pub(super) fn as_ptr(&self) -> *const IndexRow {
+        self.row
     }
 
-    /// Stores when (in milliseconds) which timestamp was sent.
+    /// Stores one past the highest index received.
     #[inline(always)]
-    pub fn store_timing(&self, timestamp: u32, ms: u32) {
-        // Zero means "never stored"; the clock's low bit gives way.
-        let value = (u64::from(timestamp) << 32) | u64::from(ms | 1);
-        self.get().timing.store(value, Ordering::Relaxed);
+    pub fn store_next(&self, next: u64) {
+        self.get().store_next(next);
     }
 
     /// The stored next SRTCP index.

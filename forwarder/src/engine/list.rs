@@ -3,7 +3,8 @@
 
 use super::staged::Staged;
 
-const HOLE: u32 = u32::MAX;
+/// An empty position: no slot.
+pub(super) const HOLE: u32 = u32::MAX;
 
 /// Slots in no particular order. Positions never move while they are taken, so a cursor can stop anywhere.
 #[derive(Debug, Default)]
@@ -17,6 +18,12 @@ impl Members {
     #[inline(always)]
     pub fn positions(&self) -> usize {
         self.slots.len()
+    }
+
+    /// All positions; what is no slot is empty.
+    #[inline(always)]
+    pub(super) fn slots(&self) -> &[u32] {
+        &self.slots
     }
 
     /// The member at a position.

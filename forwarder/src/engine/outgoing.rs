@@ -160,7 +160,6 @@ impl<C: Provider> Engine<C> {
         }
         let way = way(leg, to)?;
         let mut frame = ports.acquire(way.port).ok_or(Failure::NoFrame)?;
-        way.template.start(&mut frame);
         let start = way.template.len();
         let room = &mut frame[start..start + way.room];
         let written = match outgoing {
@@ -189,7 +188,7 @@ fn submit<P: Ports>(
 ) -> Result<(), DropReason> {
     match written {
         Ok(len) => {
-            let len = way.template.finish::<false>(&mut frame, len, DSCP, ports.wants_checksum(way.port));
+            let len = way.template.write(&mut frame, len, DSCP, ports.wants_checksum(way.port));
             ports.submit(way.port, frame, len);
             Ok(())
         }

@@ -32,27 +32,52 @@ pub struct Incoming {
 }
 
 /// The mapping of one egress stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
+#[repr(C)] // what a packet in order needs comes first, in 40 bytes
 pub struct Rewriter {
-    clock_rate: u32,
-    source: Option<u32>,
-    /// Switches of source so far.
-    epochs: u32,
-    /// First index of this epoch.
-    base: u64,
+    /// The source, with [`HOLED`](Self::HOLED) while something behind the newest packet was left out.
+    state: u64,
+    /// One past the highest index in.
+    expected: u64,
+    next: u64,
+    last_arrival: Nanos,
+    last_timestamp: u32,
+    timestamp_offset: u32,
     /// Added to an incoming index (wrapping).
     offset: u64,
-    timestamp_offset: u32,
-    highest_in: u64,
-    /// Bit n: the packet n behind `highest_in` was left out.
-    left_out: u128,
-    next: u64,
-    last_timestamp: u32,
-    last_arrival: Nanos,
+    /// First index of this epoch.
+    base: u64,
+    /// Bit n: the packet n behind the highest in was left out. In halves, to be aligned like the rest.
+    left_out: [u64; 2],
+    clock_rate: u32,
+    /// Switches of source so far.
+    epochs: u32,
     has_sent: bool,
 }
 
+impl Default for Rewriter {
+    fn default() -> Self {
+        Rewriter {
+            state: Self::NO_SOURCE,
+            expected: 0,
+            next: 0,
+            last_arrival: Nanos(0),
+            last_timestamp: 0,
+            timestamp_offset: 0,
+            offset: 0,
+            base: 0,
+            left_out: [0; 2],
+            clock_rate: 0,
+            epochs: 0,
+            has_sent: false,
+        }
+    }
+}
+
 impl Rewriter {
+    const HOLED: u64 = 1 << 32;
+    const NO_SOURCE: u64 = 1 << 33;
+
     /// A stream whose first packet gets index `first`.
     pub fn new(clock_rate: u32, first: u64) -> Self {
         Rewriter { clock_rate, next: first, ..Rewriter::default() }
@@ -76,7 +101,7 @@ impl Rewriter {
 
     /// The source now mapped.
     pub fn source(&self) -> Option<u32> {
-        self.source
+        (self.state != Self::NO_SOURCE).then_some(self.state as u32)
     }
 
     /// Timestamp offset of the source now mapped, as sender reports need it.
@@ -87,15 +112,28 @@ impl Rewriter {
     /// Maps a packet that will be sent; `None` when it is too late to have a place.
     #[inline(always)]
     pub fn map(&mut self, packet: Incoming) -> Option<Mapped> {
-        if self.source != Some(packet.source) {
+        // The packet after the newest one of the same source, nothing left out: it goes behind everything sent.
+        if self.state != u64::from(packet.source) || self.expected != packet.index {
+            return self.map_any(packet);
+        }
+        let index = self.next;
+        debug_assert_eq!(index, packet.index.wrapping_add(self.offset));
+        self.expected += 1;
+        let timestamp = packet.timestamp.wrapping_add(self.timestamp_offset);
+        self.note(index, timestamp, packet.arrival);
+        Some(Mapped { index, timestamp })
+    }
+
+    /// As [`map`](Self::map), for the first packet of a source, gaps, late packets and packets after one left out.
+    #[inline(never)]
+    fn map_any(&mut self, packet: Incoming) -> Option<Mapped> {
+        if self.source() != Some(packet.source) {
             self.start_epoch(packet);
         }
-        let ahead = packet.index.wrapping_sub(self.highest_in) as i64;
-        let index = if ahead > 0 || (ahead == 0 && self.left_out & 1 == 0) {
-            if self.left_out != 0 {
-                self.advance(ahead as u64);
-            }
-            self.highest_in = packet.index;
+        let ahead = packet.index.wrapping_sub(self.highest_in()) as i64;
+        let index = if ahead > 0 || (ahead == 0 && self.left_out() & 1 == 0) {
+            self.advance(ahead as u64);
+            self.expected = packet.index.wrapping_add(1);
             packet.index.wrapping_add(self.offset)
         } else {
             self.late(packet.index, ahead.unsigned_abs())?
@@ -105,52 +143,74 @@ impl Rewriter {
         }
         let timestamp = packet.timestamp.wrapping_add(self.timestamp_offset);
         if index >= self.next {
-            self.next = index + 1;
-            self.last_timestamp = timestamp;
-            self.last_arrival = packet.arrival;
+            self.note(index, timestamp, packet.arrival);
             self.has_sent = true;
         }
         Some(Mapped { index, timestamp })
     }
 
+    /// Remembers the highest packet sent.
+    #[inline(always)]
+    fn note(&mut self, index: u64, timestamp: u32, arrival: Nanos) {
+        self.next = index + 1;
+        self.last_timestamp = timestamp;
+        self.last_arrival = arrival;
+    }
+
     /// Leaves a packet out on purpose: later ones close the gap. Too late a packet changes nothing.
     pub fn leave_out(&mut self, source: u32, index: u64) {
-        if self.source != Some(source) {
+        if self.source() != Some(source) {
             return;
         }
-        let ahead = index.wrapping_sub(self.highest_in) as i64;
+        let ahead = index.wrapping_sub(self.highest_in()) as i64;
         if ahead <= 0 {
             return; // its place was given away or kept already; a gap is allowed, a collision is not
         }
         self.advance(ahead as u64);
-        self.highest_in = index;
-        self.left_out |= 1;
+        self.expected = index.wrapping_add(1);
+        self.set_left_out(self.left_out() | 1);
         self.offset = self.offset.wrapping_sub(1);
     }
 
+    fn highest_in(&self) -> u64 {
+        self.expected.wrapping_sub(1)
+    }
+
+    fn left_out(&self) -> u128 {
+        u128::from(self.left_out[0]) | (u128::from(self.left_out[1]) << 64)
+    }
+
+    fn set_left_out(&mut self, bits: u128) {
+        self.left_out = [bits as u64, (bits >> 64) as u64];
+        self.state = if bits == 0 { self.state & !Self::HOLED } else { self.state | Self::HOLED };
+    }
+
     fn advance(&mut self, by: u64) {
-        self.left_out = if by >= 128 { 0 } else { self.left_out << by };
+        if self.left_out != [0; 2] {
+            self.set_left_out(if by >= 128 { 0 } else { self.left_out() << by });
+        }
     }
 
     /// Maps a packet behind the newest one: every packet left out between the two moved the newer ones down.
     fn late(&self, index: u64, behind: u64) -> Option<u64> {
-        if self.left_out == 0 {
+        let left_out = self.left_out();
+        if left_out == 0 {
             return Some(index.wrapping_add(self.offset));
         }
         if behind >= MEMORY {
             return None;
         }
         let bit = 1u128 << behind;
-        if self.left_out & bit != 0 {
+        if left_out & bit != 0 {
             return None; // it was left out itself
         }
-        let newer = (self.left_out & (bit - 1)).count_ones();
+        let newer = (left_out & (bit - 1)).count_ones();
         Some(index.wrapping_add(self.offset).wrapping_add(u64::from(newer)))
     }
 
     #[cold]
     fn start_epoch(&mut self, packet: Incoming) {
-        let switched = self.source.is_some();
+        let switched = self.source().is_some();
         self.base = if switched { self.next + SWITCH_GAP } else { self.next };
         self.offset = self.base.wrapping_sub(packet.index);
         self.timestamp_offset = if self.has_sent {
@@ -160,10 +220,10 @@ impl Rewriter {
         } else {
             0
         };
-        self.highest_in = packet.index;
-        self.left_out = 0;
+        self.expected = packet.index.wrapping_add(1);
+        self.left_out = [0; 2];
         self.epochs += u32::from(switched);
-        self.source = Some(packet.source);
+        self.state = u64::from(packet.source);
     }
 }
 

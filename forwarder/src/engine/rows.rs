@@ -4,12 +4,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use sluice_srtp::Ssrc;
 use sluice_srtp::key::SessionKeys;
 use sluice_srtp::replay::Receiver;
 use sluice_srtp::window::SentWindow;
+use sluice_srtp::{PacketIndex, Ssrc};
 use sluice_table::Kind;
 
+use super::flow::{Flow, prefetch};
 use super::index_store::PinnedRow;
 use super::map::Key;
 use super::police::{Bucket, Rate};
@@ -323,21 +324,54 @@ pub struct EgressConfig {
     pub incarnation: u64,
 }
 
-/// An egress stream's slot.
+/// An egress stream's slot. Ordered so that a packet in order touches three lines: the end of the window with the
+/// counts and the front of the rewriter, and two of the flow.
 #[derive(Debug)]
+#[repr(C, align(128))]
 pub struct EgressRow {
-    /// Configuration.
-    pub config: Staged<EgressConfig>,
-    /// Which incarnation the state below belongs to; 0 is none.
-    pub incarnation: u64,
     /// Indexes issued under (key, SSRC).
     pub window: SentWindow,
-    /// Sequence and timestamp mapping.
-    pub rewriter: Rewriter,
     /// Packets sealed.
     pub packets: u64,
+    /// Sequence and timestamp mapping.
+    pub rewriter: Rewriter,
+    /// Which incarnation the state above belongs to; 0 is none.
+    pub incarnation: u64,
+    pub(super) flow: Flow,
+    /// Configuration.
+    pub config: Staged<EgressConfig>,
+}
+
+const _: () = assert!(std::mem::offset_of!(EgressRow, flow) == 256, "the lines are where they are said to be");
+
+impl Default for EgressRow {
+    fn default() -> Self {
+        EgressRow {
+            window: SentWindow::new(PacketIndex::MAX),
+            packets: 0,
+            rewriter: Rewriter::default(),
+            incarnation: 0,
+            flow: Flow::default(),
+            config: Staged::default(),
+        }
+    }
+}
+
+impl EgressRow {
     /// Bytes sealed, RTP header and tag included.
-    pub bytes: u64,
+    pub fn bytes(&self) -> u64 {
+        self.flow.bytes
+    }
+
+    /// Fetches the lines that a packet in order touches.
+    #[inline(always)]
+    pub(super) fn prefetch(&self) {
+        prefetch(&raw const self.packets);
+        prefetch(&raw const self.flow);
+        prefetch(&raw const self.flow.template);
+        // The template starts in the flow's first line and goes on in the second.
+        prefetch((&raw const self.flow.template).wrapping_add(1));
+    }
 }
 
 /// A peer's tuple at an endpoint.

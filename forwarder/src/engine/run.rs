@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use sluice_srtp::Ssrc;
 use sluice_srtp::provider::Provider;
-use sluice_srtp::window::SentWindow;
-use sluice_srtp::{PacketIndex, Ssrc};
 use sluice_table::DropReason;
 
 use super::cell::{Slab, SlabMemory};
@@ -21,7 +20,6 @@ use super::map::FlatMap;
 use super::outgoing::{Outgoing, OutgoingQueue};
 use super::ports::Ports;
 use super::receive::{Input, Path};
-use super::rewrite::Rewriter;
 use super::rows::{EgressRow, IngressRow, LegRow, StreamKey, TupleKey, TupleOwner};
 use super::staged::{Generation, Staged};
 use super::stun::StunState;
@@ -144,7 +142,7 @@ impl<C: Provider> Engine<C> {
             ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress + capacity.learned).collect(),
             learned: Learned::new(capacity.ingress as u32, capacity.learned as u32),
             lists: std::iter::repeat_with(List::default).take(capacity.lists).collect(),
-            egress: std::iter::repeat_with(empty_egress).take(capacity.egress).collect(),
+            egress: std::iter::repeat_with(EgressRow::default).take(capacity.egress).collect(),
             cursors: Cursors::new(capacity.cells * usize::from(workers.max(1)), capacity.lists),
             slab,
             memories,
@@ -389,7 +387,7 @@ impl<C: Provider> Engine<C> {
             self.lists[old.list as usize].members.remove(slot);
         }
         if list.is_none() {
-            *row = empty_egress();
+            *row = EgressRow::default();
         }
         self.garbage.push(Garbage::Egress(old));
     }
@@ -467,16 +465,5 @@ impl<C: Provider> Engine<C> {
     /// A leg's slot.
     pub fn leg_row(&self, slot: u32) -> Option<&LegRow> {
         self.legs.get(slot as usize)
-    }
-}
-
-fn empty_egress() -> EgressRow {
-    EgressRow {
-        config: Staged::default(),
-        incarnation: 0,
-        window: SentWindow::new(PacketIndex::MAX),
-        rewriter: Rewriter::default(),
-        packets: 0,
-        bytes: 0,
     }
 }

@@ -8,7 +8,8 @@ use std::cell::Cell;
 pub struct Generation(pub u64);
 
 impl Generation {
-    const NEVER: Generation = Generation(u64::MAX);
+    /// No worker gets there.
+    pub(super) const NEVER: Generation = Generation(u64::MAX);
 }
 
 /// Two versions of a row. Reading picks the right one; nothing is moved or freed by it.

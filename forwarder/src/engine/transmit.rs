@@ -1,6 +1,8 @@
 //! Egress: cursors walk their lists, headers are rewritten into transmit frames, payloads are sealed straight
 //! out of the shared cell, checksums close the frame.
 
+use std::mem::MaybeUninit;
+
 use arrayvec::ArrayVec;
 use sluice_srtp::job::SealJob;
 use sluice_srtp::provider::Provider;
@@ -11,16 +13,16 @@ use sluice_table::{DropReason, Kind};
 use super::cell::Cell;
 use super::counters::Counters;
 use super::cursor::{Held, Turn};
-use super::ports::{PortId, Ports};
+use super::flow::special;
+use super::list::HOLE;
+use super::ports::Ports;
 use super::rewrite::{Incoming, Rewriter};
 use super::rows::{EgressConfig, EgressRow, LegConfig, LegRow, Meaning};
 use super::run::Engine;
 use super::staged::Generation;
 use super::time::Nanos;
-use crate::io::TxFrame;
+use crate::io::{TX_CAPACITY, TxFrame};
 use crate::wire::extension::BlockWriter;
-use crate::wire::rtp::FIXED_LEN;
-use crate::wire::template::Template;
 
 /// Frames sealed at a time.
 const BATCH: usize = 32;
@@ -28,22 +30,26 @@ const BATCH: usize = 32;
 const DONE: usize = 320;
 /// Packets at the start of a stream that carry the mid extension even without a receiver report.
 const MID_PACKETS: u64 = 500;
+/// Receivers ahead of the one being served whose rows are fetched, and whose index rows and keys.
+const ROWS_AHEAD: usize = 10;
+const KEYS_AHEAD: usize = 5;
+/// Tables with more rows than this do not stay in a second-level cache.
+const LARGE_TABLE: usize = 1_000;
 
 /// A frame between rewriting and transmission.
 #[derive(Debug)]
-struct Out<'s> {
+struct Out {
     frame: TxFrame,
-    template: &'s Template,
-    rtp_len: u16,
-    port: PortId,
-    dscp: u8,
+    slot: u32,
 }
 
-/// Frames of one profile waiting to be sealed together.
+/// Frames waiting to be sealed together, by profile.
 #[derive(Debug)]
-struct Batch<'s> {
-    jobs: ArrayVec<SealJob<'s>, BATCH>,
-    outs: ArrayVec<Out<'s>, BATCH>,
+struct Batches<'s> {
+    len: [usize; Profile::ALL.len()],
+    /// As many of both as `len` says. Beside the lengths and not with them, or making them would copy the arrays.
+    jobs: [[MaybeUninit<SealJob<'s>>; BATCH]; Profile::ALL.len()],
+    outs: [[MaybeUninit<Out>; BATCH]; Profile::ALL.len()],
 }
 
 /// What came of one receiver's turn.
@@ -57,6 +63,48 @@ enum Turned {
     NoFrame,
 }
 
+/// A packet as every receiver sees it.
+#[derive(Debug)]
+struct Packet<'s> {
+    incoming: Incoming,
+    payload: &'s [u8],
+    /// First header word without what the receiver decides.
+    word: u32,
+    /// SSRC at ingress in network order.
+    source: u32,
+    payload_type: u8,
+    special: u8,
+    cell: &'s Cell,
+}
+
+impl<'s> Packet<'s> {
+    fn of(cell: &'s Cell) -> Self {
+        let meta = &cell.meta;
+        Packet {
+            incoming: Incoming {
+                source: meta.source,
+                index: meta.index,
+                timestamp: meta.timestamp,
+                arrival: meta.arrival,
+            },
+            payload: &cell.payload[..usize::from(meta.payload_len)],
+            word: (0x80 | u32::from(meta.padding) << 5) << 24 | u32::from(meta.marker) << 23,
+            source: meta.ssrc.0.to_be(),
+            payload_type: meta.payload_type,
+            special: if meta.elements.is_empty() { 0 } else { special::CARRIES },
+            cell,
+        }
+    }
+}
+
+/// How far a walk over some receivers came.
+struct Walked {
+    positions: usize,
+    sent: u32,
+    /// No frame for the receiver at `positions`.
+    blocked: bool,
+}
+
 impl<C: Provider> Engine<C> {
     /// Runs fan-outs until `budget` frames are out, nothing waits, or a port has no frame. Returns frames sent.
     pub(super) fn transmit<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
@@ -64,32 +112,40 @@ impl<C: Provider> Engine<C> {
             return 0;
         }
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: AVX2 was detected.
-            return unsafe { self.transmit_avx2(now, ports, budget) };
+        if is_wide() {
+            // SAFETY: everything it is compiled for was detected.
+            return unsafe { self.transmit_wide(now, ports, budget) };
         }
         self.transmit_with::<P, false>(now, ports, budget)
     }
 
     /// The same code compiled for AVX2: checksums and copies in 32-byte steps.
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn transmit_avx2<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
+    #[target_feature(enable = "avx2,bmi1,bmi2,movbe")]
+    fn transmit_wide<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
         self.transmit_with::<P, true>(now, ports, budget)
     }
 
     #[inline(always)]
-    fn transmit_with<P: Ports, const AVX2: bool>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
+    fn transmit_with<P: Ports, const WIDE: bool>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
         let Engine {
             legs, egress, lists, cursors, slab, memories, counters, crypto, links, worker, generation, ..
         } = self;
         let (own, generation) = (*worker, *generation);
         let mut pass = Pass {
             legs,
+            prefetch: egress.len() > LARGE_TABLE,
+            egress,
             generation,
             now,
             now_ms: (now.0 / 1_000_000) as u32,
-            batches: std::array::from_fn(|_| Batch { jobs: ArrayVec::new(), outs: ArrayVec::new() }),
+            batches: Batches {
+                len: [0; Profile::ALL.len()],
+                // SAFETY: arrays of `MaybeUninit` need no initialisation; written as a constant they would be zeroed.
+                jobs: unsafe { MaybeUninit::uninit().assume_init() },
+                // SAFETY: as above.
+                outs: unsafe { MaybeUninit::uninit().assume_init() },
+            },
             crypto,
             ports,
             counters,
@@ -102,7 +158,7 @@ impl<C: Provider> Engine<C> {
         while left > 0 && looks > 0 && !blocked && !done.is_full() {
             let Some(turn) = cursors.turn(lists) else { break };
             let cursor = *cursors.get_mut(turn);
-            let cell = memories[usize::from(cursor.held.worker)].read(cursor.held.cell);
+            let packet = Packet::of(memories[usize::from(cursor.held.worker)].read(cursor.held.cell));
             let (mut stage, mut position) = (cursor.stage as usize, cursor.position as usize);
             let late = now > cursor.deadline;
             let mut allowance = left.min(cursors.allowance(turn));
@@ -120,31 +176,25 @@ impl<C: Provider> Engine<C> {
                         .filter(|v| lists[*v as usize].input.get(generation) == Some(&cursor.list))
                 };
                 if let Some(list_id) = list_id {
-                    let members = &lists[list_id as usize].members;
-                    while position < members.positions() {
-                        if allowance == 0 || looks == 0 {
+                    let slots = lists[list_id as usize].members.slots();
+                    while let Some(rest) = slots.get(position..).filter(|rest| !rest.is_empty()) {
+                        let most = allowance.min(looks) as usize;
+                        if most == 0 {
                             break 'walk false;
                         }
-                        looks -= 1;
-                        let Some(slot) = members.at(position) else {
-                            position += 1;
-                            continue;
+                        let part = &rest[..most.min(rest.len())];
+                        let walked = if late {
+                            pass.skip(part, deadline_reason(turn))
+                        } else {
+                            pass.walk::<WIDE>(part, list_id, &packet)
                         };
-                        if late {
-                            position += 1;
-                            pass.counters.drop(deadline_reason(turn));
-                            continue;
+                        looks = looks.saturating_sub(walked.positions as u32);
+                        position += walked.positions;
+                        allowance -= walked.sent;
+                        if walked.blocked {
+                            blocked = true;
+                            break 'walk false;
                         }
-                        match pass.turn::<AVX2>(&mut egress[slot as usize], list_id, cell) {
-                            Turned::Sent => allowance -= 1,
-                            Turned::Skip => {}
-                            Turned::Drop(reason) => pass.counters.drop(reason),
-                            Turned::NoFrame => {
-                                blocked = true;
-                                break 'walk false;
-                            }
-                        }
-                        position += 1;
                     }
                 }
                 stage += 1;
@@ -160,8 +210,8 @@ impl<C: Provider> Engine<C> {
                 (cursor.stage, cursor.position) = (stage as u32, position as u32);
             }
         }
-        for profile in 0..pass.batches.len() {
-            pass.flush::<AVX2>(profile);
+        for profile in 0..Profile::ALL.len() {
+            pass.flush::<WIDE>(profile);
         }
         for held in done {
             if held.worker == own {
@@ -174,6 +224,14 @@ impl<C: Provider> Engine<C> {
     }
 }
 
+/// Whether the CPU has what [`Engine::transmit_wide`] is compiled for.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn is_wide() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("bmi1") && has!("bmi2") && has!("movbe")
+}
+
 fn deadline_reason(turn: Turn) -> DropReason {
     match turn.kind {
         Kind::Audio => DropReason::DeadlineAudio,
@@ -184,89 +242,132 @@ fn deadline_reason(turn: Turn) -> DropReason {
 /// One step's egress: what it works with, and batches by profile.
 struct Pass<'s, 'e, C, P> {
     legs: &'s [LegRow],
+    egress: &'e mut [EgressRow],
+    /// Whether rows are worth fetching ahead.
+    prefetch: bool,
     generation: Generation,
     now: Nanos,
     now_ms: u32,
-    batches: [Batch<'s>; Profile::ALL.len()],
+    batches: Batches<'s>,
     crypto: &'e mut C,
     ports: &'e mut P,
     counters: &'e mut Counters,
 }
 
 impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
+    /// Serves some receivers of one list.
+    #[inline(always)]
+    fn walk<const WIDE: bool>(&mut self, slots: &[u32], list: u32, packet: &Packet<'s>) -> Walked {
+        if self.prefetch {
+            self.fetch(&slots[..slots.len().min(ROWS_AHEAD)]);
+        }
+        let mut sent = 0;
+        for (position, slot) in slots.iter().enumerate() {
+            if self.prefetch {
+                self.fetch_ahead(slots, position);
+            }
+            match self.turn::<WIDE>(*slot, list, packet) {
+                Turned::Sent => sent += 1,
+                Turned::Skip => {}
+                Turned::Drop(reason) => self.counters.drop(reason),
+                Turned::NoFrame => return Walked { positions: position, sent, blocked: true },
+            }
+        }
+        Walked { positions: slots.len(), sent, blocked: false }
+    }
+
+    /// Passes over receivers of a packet that waited too long.
+    #[cold]
+    fn skip(&mut self, slots: &[u32], reason: DropReason) -> Walked {
+        self.counters.drop_many(reason, slots.iter().filter(|slot| **slot != HOLE).count() as u64);
+        Walked { positions: slots.len(), sent: 0, blocked: false }
+    }
+
+    fn fetch(&self, slots: &[u32]) {
+        for row in slots.iter().filter_map(|slot| self.egress.get(*slot as usize)) {
+            row.prefetch();
+        }
+    }
+
+    #[inline(always)]
+    fn fetch_ahead(&self, slots: &[u32], position: usize) {
+        if let Some(row) = slots.get(position + ROWS_AHEAD).and_then(|slot| self.egress.get(*slot as usize)) {
+            row.prefetch();
+        }
+        if let Some(row) = slots.get(position + KEYS_AHEAD).and_then(|slot| self.egress.get(*slot as usize)) {
+            row.flow.prefetch();
+        }
+    }
+
     /// Rewrites one packet for one receiver: everything up to sealing, and the sealing when a batch is full.
     #[inline(always)]
-    fn turn<const AVX2: bool>(&mut self, row: &mut EgressRow, list: u32, cell: &'s Cell) -> Turned {
-        let Some(config) = row.config.get(self.generation) else { return Turned::Skip };
-        if config.list != list {
-            return Turned::Skip;
+    fn turn<const WIDE: bool>(&mut self, slot: u32, list: u32, packet: &Packet<'s>) -> Turned {
+        // A hole is no slot.
+        let Some(row) = self.egress.get_mut(slot as usize) else { return Turned::Skip };
+        if row.flow.generation != self.generation || row.flow.list != list {
+            if let Err(turned) = resolve(row, self.legs, self.generation, list, self.now) {
+                return turned;
+            }
         }
-        let legs = self.legs;
-        let leg_row = &legs[config.leg as usize];
-        let Some(leg) = leg_row.config.get(self.generation) else { return Turned::Skip };
-        let Some(template) = &leg.template else {
-            let reason = if leg.remote.is_none() { DropReason::NoRemote } else { DropReason::NoNextHop };
-            return Turned::Drop(reason);
-        };
-        if !leg_row.ice.may_send(self.now) {
-            return Turned::Drop(DropReason::ConsentLost);
+        if row.flow.payload_type != packet.payload_type
+            && let Some(config) = row.config.get(self.generation)
+        {
+            row.flow.take_payload_type(packet.payload_type, &config.payload_types);
         }
-        let keys = leg.outbound.as_deref();
-        let (profile, tag) = match keys {
-            Some(keys) => (keys.profile(), keys.profile().rtp_tag_len()),
-            None if leg.plain => (Profile::AeadAes128Gcm, 0),
-            None => return Turned::Drop(DropReason::NoKey),
-        };
-        let meta = &cell.meta;
-        let payload_len = usize::from(meta.payload_len);
-        let mut header_len = FIXED_LEN + usize::from(config.csrc) * 4;
-        let mut rtp_len = header_len + payload_len + tag;
-        let room = usize::from(leg.largest_rtp);
-        if rtp_len > room {
+        let flow = &mut row.flow;
+        let mut rtp_len = usize::from(flow.overhead) + packet.payload.len();
+        if rtp_len > usize::from(flow.room) {
             return Turned::Drop(DropReason::Mtu);
         }
-        let Some(mut frame) = self.ports.acquire(leg.port) else { return Turned::NoFrame };
-        if row.incarnation != config.incarnation {
-            (row.window, row.rewriter) = fresh_state(config, self.now);
-            row.incarnation = config.incarnation;
+        if flow.special & special::CONSENT != 0 && !self.legs[flow.leg as usize].ice.may_send(self.now) {
+            return Turned::Drop(DropReason::ConsentLost);
         }
-        let incoming =
-            Incoming { source: meta.source, index: meta.index, timestamp: meta.timestamp, arrival: meta.arrival };
-        let Some(mapped) = row.rewriter.map(incoming) else {
-            self.ports.cancel(leg.port, frame);
+        let Some(mut frame) = self.ports.acquire(flow.port) else { return Turned::NoFrame };
+        if frame.len() < TX_CAPACITY {
+            self.ports.cancel(flow.port, frame);
+            return Turned::Drop(DropReason::Mtu);
+        }
+        let Some(mapped) = row.rewriter.map(packet.incoming) else {
+            self.ports.cancel(flow.port, frame);
             return Turned::Drop(DropReason::LatePacket);
         };
         let index = match PacketIndex::from_u64(mapped.index).map(|index| row.window.issue(index)) {
             Some(Ok(index)) => index,
             refused => {
-                self.ports.cancel(leg.port, frame);
+                self.ports.cancel(flow.port, frame);
                 let exhausted = refused.is_none();
                 return Turned::Drop(if exhausted { DropReason::IndexExhausted } else { DropReason::IndexReissued });
             }
         };
+        // SAFETY: the flow is of the generation in force, which does not change within a step.
+        let index_row = unsafe { flow.index_row() };
         // The row is ahead of the seal: whatever happens after this line, the index is never used again.
-        config.index.store_next(row.rewriter.next());
-        config.index.store_timing(mapped.timestamp, self.now_ms);
-        template.start(&mut frame);
-        let start = template.len();
-        let rtp = &mut frame[start..];
-        let Some(header) = rtp.first_chunk_mut::<16>() else {
-            self.ports.cancel(leg.port, frame);
-            return Turned::Drop(DropReason::Mtu);
+        index_row.store_next(row.rewriter.next());
+        index_row.store_timing(mapped.timestamp, self.now_ms);
+        // SAFETY: the frame holds headers, `room` bytes of RTP and padding (`Flow::room`); a fixed header and a CSRC are
+        // less than that. The CSRC's place is payload when there is none, and is written over then.
+        let rtp = unsafe {
+            let rtp = frame.as_mut_ptr().add(flow.template.len());
+            let word = packet.word | flow.word | u32::from(index.index().seq().0);
+            rtp.cast::<[u8; 4]>().write(word.to_be_bytes());
+            rtp.cast::<[u8; 4]>().add(1).write(mapped.timestamp.to_be_bytes());
+            rtp.cast::<[u8; 4]>().add(2).write(flow.ssrc.to_ne_bytes());
+            rtp.cast::<[u8; 4]>().add(3).write(packet.source.to_ne_bytes());
+            rtp
         };
-        let first = 0x80 | (u32::from(meta.padding) << 5) | u32::from(config.csrc);
-        let second = (u32::from(meta.marker) << 7) | u32::from(config.payload_types.map(meta.payload_type));
-        let word = (first << 24) | (second << 16) | u32::from(index.index().seq().0);
-        // The CSRC's place is payload when there is none, and is written over then.
-        let words = (u128::from(word) << 96)
-            | (u128::from(mapped.timestamp) << 64)
-            | (u128::from(config.ssrc.0) << 32)
-            | u128::from(meta.ssrc.0);
-        *header = words.to_be_bytes();
-        if !meta.elements.is_empty() || leg.extensions.inserts {
-            let with_mid = config.mid.as_ref().filter(|_| row.packets < MID_PACKETS).map(|mid| mid.as_bytes());
-            let free = room - rtp_len;
-            let block = write_extensions(&mut rtp[header_len..], leg_row, leg, cell, with_mid, self.now, free);
+        let mut header_len = usize::from(flow.header_len);
+        let special = flow.special | packet.special;
+        if special & (special::INSERTS | special::CARRIES) != 0 {
+            let leg_row = &self.legs[flow.leg as usize];
+            // SAFETY: `room` bytes as above.
+            let rtp = unsafe { std::slice::from_raw_parts_mut(rtp, usize::from(flow.room)) };
+            let free = rtp.len() - rtp_len;
+            let (config, leg) = (row.config.get(self.generation), leg_row.config.get(self.generation));
+            let mid = config.and_then(|config| config.mid.as_ref()).filter(|_| row.packets < MID_PACKETS);
+            let block = leg.map_or(0, |leg| {
+                let mid = mid.map(|mid| mid.as_bytes());
+                write_extensions(&mut rtp[header_len..], leg_row, leg, packet.cell, mid, self.now, free)
+            });
             if block > 0 {
                 rtp[0] |= 0x10;
                 header_len += block;
@@ -274,54 +375,97 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
             }
         }
         row.packets += 1;
-        row.bytes += rtp_len as u64;
-        let plain = &cell.payload[..payload_len];
-        let Some(bytes) = rtp.get_mut(..rtp_len) else {
-            self.ports.cancel(leg.port, frame);
-            return Turned::Drop(DropReason::Mtu);
-        };
-        let Some(keys) = keys else {
-            bytes[header_len..].copy_from_slice(plain);
-            let out = Out { frame, template, rtp_len: rtp_len as u16, port: leg.port, dscp: config.dscp };
-            send::<P, AVX2>(out, self.ports, self.counters);
+        flow.bytes += rtp_len as u64;
+        // SAFETY: at most `room` bytes as above. The frame's memory does not move with its handle, and the handle is
+        // not used again before the job is done (`flush` seals first).
+        let bytes = unsafe { std::slice::from_raw_parts_mut(rtp, rtp_len) };
+        // SAFETY: as for the index row; `legs` is borrowed for `'s`.
+        let Some(keys) = (unsafe { flow.keys() }) else {
+            bytes[header_len..].copy_from_slice(packet.payload);
+            send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters);
             return Turned::Sent;
         };
-        // SAFETY: the frame's memory does not move with its handle, and the handle is not touched again before the
-        // job is done (`flush` takes the jobs first).
-        let bytes = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr(), rtp_len) };
-        let batch = &mut self.batches[profile as usize];
-        batch.jobs.push(SealJob { keys, ssrc: config.ssrc, index, plain, frame: bytes, header_len });
-        batch.outs.push(Out { frame, template, rtp_len: rtp_len as u16, port: leg.port, dscp: config.dscp });
-        if batch.jobs.is_full() {
-            self.flush::<AVX2>(profile as usize);
+        let (profile, ssrc) = (flow.profile as usize, flow.ssrc());
+        let batches = &mut self.batches;
+        // Never full here; the remainder spares a check.
+        let at = batches.len[profile] % BATCH;
+        batches.jobs[profile][at].write(SealJob { keys, ssrc, index, plain: packet.payload, frame: bytes, header_len });
+        batches.outs[profile][at].write(Out { frame, slot });
+        batches.len[profile] = at + 1;
+        if at + 1 == BATCH {
+            self.flush::<WIDE>(profile);
         }
         Turned::Sent
     }
 
     /// Seals a batch and sends it.
     #[inline(always)]
-    fn flush<const AVX2: bool>(&mut self, profile: usize) {
-        let Pass { batches, crypto, ports, counters, .. } = self;
-        let Batch { jobs, outs } = &mut batches[profile];
-        if jobs.is_empty() {
+    fn flush<const WIDE: bool>(&mut self, profile: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if WIDE {
+            // SAFETY: the caller runs only where all of it was detected.
+            return unsafe { self.flush_wide(profile) };
+        }
+        self.flush_with::<false>(profile);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,movbe")]
+    fn flush_wide(&mut self, profile: usize) {
+        self.flush_with::<true>(profile);
+    }
+
+    #[inline(always)]
+    fn flush_with<const WIDE: bool>(&mut self, profile: usize) {
+        let Batches { len, jobs, outs } = &mut self.batches;
+        let len = std::mem::take(&mut len[profile]).min(BATCH);
+        if len == 0 {
             return;
         }
-        crypto.seal(jobs);
-        jobs.clear();
-        for out in outs.drain(..) {
-            send::<P, AVX2>(out, ports, counters);
+        // SAFETY: the first `len` were written and are taken out here only.
+        let (jobs, outs) = unsafe { (jobs[profile][..len].assume_init_mut(), outs[profile].as_ptr().cast::<Out>()) };
+        self.crypto.seal(jobs);
+        for (at, job) in jobs.iter().enumerate() {
+            let rtp_len = job.frame.len();
+            // SAFETY: as above; each is read once.
+            let Out { frame, slot } = unsafe { outs.add(at).read() };
+            // SAFETY: `turn` found the row under this slot.
+            let row = unsafe { self.egress.get_unchecked(slot as usize) };
+            send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters);
         }
     }
 }
 
 /// Closes a frame's headers and submits it.
 #[inline(always)]
-fn send<P: Ports, const AVX2: bool>(mut out: Out<'_>, ports: &mut P, counters: &mut Counters) {
-    let checksum = ports.wants_checksum(out.port);
-    let len = out.template.finish::<AVX2>(&mut out.frame, usize::from(out.rtp_len), out.dscp, checksum);
+fn send<P: Ports, const WIDE: bool>(
+    row: &EgressRow,
+    mut frame: TxFrame,
+    rtp_len: usize,
+    ports: &mut P,
+    counters: &mut Counters,
+) {
+    let flow = &row.flow;
+    let checksum = ports.wants_checksum(flow.port);
+    // SAFETY: `turn` made sure of the frame's size and kept to `Flow::room`; `WIDE` is set where it was detected.
+    let len = unsafe { flow.template.finish::<WIDE>(frame.as_mut_ptr(), rtp_len, checksum) };
     counters.sent += 1;
     counters.sent_bytes += len as u64;
-    ports.submit(out.port, out.frame, len);
+    ports.submit(flow.port, frame, len);
+}
+
+/// Looks up what the generation in force says of a stream; an error if it is not to be served.
+#[cold]
+#[inline(never)]
+fn resolve(row: &mut EgressRow, legs: &[LegRow], generation: Generation, list: u32, now: Nanos) -> Result<(), Turned> {
+    let config = row.config.get(generation).filter(|config| config.list == list).ok_or(Turned::Skip)?;
+    let leg = legs[config.leg as usize].config.get(generation).ok_or(Turned::Skip)?;
+    row.flow.resolve(generation, config, leg).map_err(Turned::Drop)?;
+    if row.incarnation != config.incarnation {
+        (row.window, row.rewriter) = fresh_state(config, now);
+        row.incarnation = config.incarnation;
+    }
+    Ok(())
 }
 
 #[cold]

@@ -51,6 +51,17 @@ impl Arena {
         unsafe { self.base.add(index as usize * FRAME_SIZE) }
     }
 
+    /// As [`frame`](Self::frame), where the index is one that this arena's port made.
+    ///
+    /// # Safety
+    /// `index` must be below [`frames`](Self::frames).
+    #[inline(always)]
+    pub(crate) unsafe fn frame_unchecked(&self, index: u32) -> NonNull<u8> {
+        debug_assert!(index < self.frames);
+        // SAFETY: the caller promises that the address lies inside the allocation.
+        unsafe { self.base.add(index as usize * FRAME_SIZE) }
+    }
+
     fn layout(frames: u32) -> Layout {
         Layout::from_size_align(frames as usize * FRAME_SIZE, 4096)
             .expect("a u32 count of 2 KiB fits the address space")
@@ -83,40 +94,43 @@ impl Ledger {
 /// A ring of frame numbers: first in, first out, so that frames are reused in the order a NIC would.
 #[derive(Debug)]
 pub(crate) struct FreeRing {
+    /// A power of two of them.
     slots: Box<[u32]>,
+    /// Numbers taken out and put in so far, modulo 2^32.
     head: u32,
-    len: u32,
+    tail: u32,
 }
 
 impl FreeRing {
     /// A ring with room for `capacity` numbers, holding those below `filled`.
     pub(crate) fn new(capacity: u32, filled: u32) -> Self {
         let size = capacity.max(1).next_power_of_two();
-        FreeRing { slots: (0..size).collect(), head: 0, len: filled.min(size) }
+        FreeRing { slots: (0..size).collect(), head: 0, tail: filled.min(size) }
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len as usize
+        self.tail.wrapping_sub(self.head) as usize
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self) -> Option<u32> {
-        if self.len == 0 {
+        if self.head == self.tail {
             return None;
         }
-        let value = self.slots[self.head as usize & (self.slots.len() - 1)];
+        let at = self.head as usize & (self.slots.len() - 1);
         self.head = self.head.wrapping_add(1);
-        self.len -= 1;
-        Some(value)
+        // SAFETY: masked by the length, which is a power of two.
+        Some(unsafe { *self.slots.get_unchecked(at) })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, value: u32) {
-        debug_assert!((self.len as usize) < self.slots.len(), "more frames came back than exist");
-        let at = self.head.wrapping_add(self.len) as usize & (self.slots.len() - 1);
-        self.slots[at] = value;
-        self.len += 1;
+        debug_assert!(self.len() < self.slots.len(), "more frames came back than exist");
+        let at = self.tail as usize & (self.slots.len() - 1);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: masked by the length, which is a power of two.
+        unsafe { *self.slots.get_unchecked_mut(at) = value };
     }
 }
 

@@ -25,7 +25,8 @@ pub struct PreloadedIo {
     at_end: AtEnd,
     sink: Option<Arena>,
     free: FreeRing,
-    ledger: Ledger,
+    /// Received frames that are out; transmit frames that are out are those missing in `free`.
+    rx_out: u32,
     counters: IoCounters,
 }
 
@@ -51,7 +52,7 @@ impl PreloadedIo {
             at_end,
             sink: Some(Arena::new(tx_frames)),
             free: FreeRing::new(tx_frames, tx_frames),
-            ledger: Ledger::default(),
+            rx_out: 0,
             counters: IoCounters::default(),
         }
     }
@@ -89,7 +90,8 @@ impl PreloadedIo {
 
     /// Handles that are out.
     pub fn ledger(&self) -> Ledger {
-        self.ledger
+        let frames = self.sink.as_ref().map_or(0, Arena::frames);
+        Ledger { rx: self.rx_out, tx: frames - self.free.len() as u32 }
     }
 }
 
@@ -120,14 +122,14 @@ impl PacketIo for PreloadedIo {
             self.counters.rx_bytes += u64::from(len);
         }
         let taken = burst.len() - before;
-        self.ledger.rx += taken as u32;
+        self.rx_out += taken as u32;
         self.counters.rx_frames += taken as u64;
         taken
     }
 
     #[inline]
     fn release(&mut self, frame: RxFrame) {
-        self.ledger.rx -= 1;
+        self.rx_out -= 1;
         self.held[frame.token() as usize] = false;
     }
 
@@ -136,26 +138,24 @@ impl PacketIo for PreloadedIo {
         self.free.len()
     }
 
-    #[inline]
+    #[inline(always)]
     fn acquire(&mut self) -> Option<TxFrame> {
         let number = self.free.pop()?;
         let Some(sink) = &self.sink else { return None };
-        self.ledger.tx += 1;
-        // SAFETY: the number was free, so no other handle reaches the frame; it becomes free again only by
-        // `submit` or `cancel`. A port dropped with handles out leaks the arena.
-        Some(unsafe { TxFrame::from_raw(sink.frame(number), FRAME_SIZE as u32, u64::from(number)) })
+        // SAFETY: the ring holds numbers of this arena. The number was free, so no other handle reaches the frame; it
+        // becomes free again only by `submit` or `cancel`. A port dropped with handles out leaks the arena.
+        Some(unsafe { TxFrame::from_raw(sink.frame_unchecked(number), FRAME_SIZE as u32, u64::from(number)) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn submit(&mut self, frame: TxFrame, len: usize) {
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += len as u64;
         self.cancel(frame);
     }
 
-    #[inline]
+    #[inline(always)]
     fn cancel(&mut self, frame: TxFrame) {
-        self.ledger.tx -= 1;
         self.free.push(frame.token() as u32);
     }
 
@@ -171,8 +171,9 @@ impl PacketIo for PreloadedIo {
 
 impl Drop for PreloadedIo {
     fn drop(&mut self) {
-        if !self.ledger.is_settled() {
-            tracing::error!(ledger = ?self.ledger, "preloaded port closed with frames out; their memory is kept");
+        let ledger = self.ledger();
+        if !ledger.is_settled() {
+            tracing::error!(?ledger, "preloaded port closed with frames out; their memory is kept");
             std::mem::forget(self.source.take());
             std::mem::forget(self.sink.take());
         }

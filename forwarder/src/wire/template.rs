@@ -1,9 +1,9 @@
 //! The Ethernet, IP and UDP headers in front of every packet of one leg, prepared once. Writing them is a copy
-//! of 66 bytes and four patched fields.
+//! and three or four patched fields.
 
 use std::net::SocketAddr;
 
-use super::checksum::{PADDING, Sum};
+use super::checksum::{PADDING, Sum, fold_small, sum_padded};
 use super::frame::{
     Address, ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4_LEN, IPV6_LEN, MAX_HEADERS,
     PROTOCOL_UDP, UDP_LEN, VLAN_LEN,
@@ -22,16 +22,23 @@ pub struct Hop {
 
 /// Prepared headers of one leg.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)] // all of an IPv4 one is in the first 54 bytes
 pub struct Template {
-    /// Copied whole; bytes past `len` are overwritten by the payload.
-    bytes: [u8; MAX_HEADERS],
+    /// IPv4 header without length and checksum, as a sum of native-endian words.
+    ip_sum: u16,
+    /// Pseudo header and ports, without the lengths, as a sum of native-endian words.
+    udp_sum: u16,
     len: u8,
     ip_at: u8,
     v4: bool,
-    /// IPv4 header sum without length, DSCP and checksum.
-    ip_sum: u32,
-    /// Pseudo header and ports, without the lengths.
-    udp_sum: u32,
+    bytes: [u8; MAX_HEADERS],
+}
+
+impl Default for Template {
+    /// No headers at all, of a leg without a route.
+    fn default() -> Self {
+        Template { ip_sum: 0, udp_sum: 0, len: MAX_HEADERS as u8, ip_at: 14, v4: false, bytes: [0; MAX_HEADERS] }
+    }
 }
 
 impl Template {
@@ -64,7 +71,7 @@ impl Template {
             ip[9] = PROTOCOL_UDP;
             ip[12..16].copy_from_slice(&(local.ip as u32).to_be_bytes());
             ip[16..20].copy_from_slice(&(remote.ip as u32).to_be_bytes());
-            ip_sum = Sum::default().add_bytes(ip).0;
+            ip_sum = Sum::default().add_bytes(ip);
             addresses = Sum::default().add_bytes(&ip[12..20]);
             udp_at = ip_at + IPV4_LEN;
         } else {
@@ -74,21 +81,37 @@ impl Template {
             ip[7] = 64;
             ip[8..24].copy_from_slice(&local.ip.to_be_bytes());
             ip[24..40].copy_from_slice(&remote.ip.to_be_bytes());
-            ip_sum = 0;
+            ip_sum = Sum::default();
             addresses = Sum::default().add_bytes(&ip[8..40]);
             udp_at = ip_at + IPV6_LEN;
         }
         bytes[udp_at..udp_at + 2].copy_from_slice(&local.port.to_be_bytes());
         bytes[udp_at + 2..udp_at + 4].copy_from_slice(&remote.port.to_be_bytes());
-        let udp_sum = addresses.add_word(u16::from(PROTOCOL_UDP)).add_word(local.port).add_word(remote.port).0;
+        let udp_sum = addresses.add_word(u16::from(PROTOCOL_UDP)).add_word(local.port).add_word(remote.port);
         Some(Template {
-            bytes,
+            ip_sum: (!ip_sum.finish()).to_be(),
+            udp_sum: (!udp_sum.finish()).to_be(),
             len: (udp_at + UDP_LEN) as u8,
             ip_at: ip_at as u8,
             v4,
-            ip_sum: ip_sum as u32,
-            udp_sum: udp_sum as u32,
+            bytes,
         })
+    }
+
+    /// The same headers with a DSCP (0 to 63).
+    #[must_use]
+    pub fn with_dscp(&self, dscp: u8) -> Template {
+        let mut marked = self.clone();
+        let (tos, at) = (dscp << 2, usize::from(self.ip_at));
+        if self.v4 {
+            marked.bytes[at + 1] = tos;
+            let sum = Sum::default().add_word(u16::from_be(self.ip_sum)).add_word(u16::from(tos));
+            marked.ip_sum = (!sum.finish()).to_be();
+        } else {
+            marked.bytes[at] = 0x60 | (tos >> 4);
+            marked.bytes[at + 1] = tos << 4;
+        }
+        marked
     }
 
     /// Header length: where the UDP payload starts, 42 to 66 bytes.
@@ -103,80 +126,87 @@ impl Template {
         usize::from(self.len - self.ip_at)
     }
 
-    /// Writes the constant part of the headers. The payload must be written after this.
+    /// Writes all headers in front of the `payload_len` bytes that are in place behind them, and zeroes the
+    /// [`PADDING`] behind those where a checksum is wanted; returns the frame length.
+    ///
+    /// # Safety
+    /// `frame` must be writable for [`len`](Self::len) + `payload_len` + [`PADDING`] bytes, 2,048 at most.
+    /// `AVX2` may be true only in code compiled for it.
     #[inline(always)]
-    pub fn start(&self, frame: &mut [u8]) {
-        if let Some(headers) = frame.first_chunk_mut::<MAX_HEADERS>() {
-            *headers = self.bytes;
-        }
-    }
-
-    /// Fills in lengths, DSCP and checksums once the `payload_len` bytes behind the headers are final; returns
-    /// the frame length. `frame` must go on for [`PADDING`] bytes behind the payload, which are zeroed.
-    #[inline(always)]
-    pub(crate) fn finish<const AVX2: bool>(
-        &self,
-        frame: &mut [u8],
-        payload_len: usize,
-        dscp: u8,
-        checksum: bool,
-    ) -> usize {
-        let start = usize::from(self.len);
-        let end = start + payload_len;
-        let udp_len = (payload_len + UDP_LEN) as u16;
+    pub(crate) unsafe fn finish<const AVX2: bool>(&self, frame: *mut u8, payload_len: usize, checksum: bool) -> usize {
+        let start = self.len();
+        let udp_len = ((payload_len + UDP_LEN) as u16).to_be();
         let mut udp_checksum = 0;
-        if checksum {
-            if let Some(padding) = frame.get_mut(end..).and_then(<[u8]>::first_chunk_mut::<PADDING>) {
-                *padding = [0; PADDING];
+        // SAFETY: offsets up to `start + payload_len + PADDING`, which the caller has room for.
+        unsafe {
+            let payload = frame.add(start);
+            if checksum {
+                payload.add(payload_len).cast::<[u8; PADDING]>().write([0; PADDING]);
+                // The UDP length counts twice: in the pseudo header and in the UDP header.
+                let sum = sum_padded::<AVX2>(payload, payload_len) + u32::from(self.udp_sum) + 2 * u32::from(udp_len);
+                udp_checksum = udp(sum);
             }
-            // The UDP length counts twice: in the pseudo header and in the UDP header.
-            let sum = Sum(u64::from(self.udp_sum) + 2 * u64::from(udp_len));
-            udp_checksum = sum.add_padded::<AVX2>(&frame[start..], payload_len).finish_udp();
+            self.close(frame, udp_len, udp_checksum);
         }
-        self.close(frame, udp_len, udp_checksum, dscp);
-        end
+        start + payload_len
     }
 
-    /// Writes what depends on length, DSCP and checksum.
+    /// Writes the headers, given the UDP length and checksum as they are on the wire.
+    ///
+    /// # Safety
+    /// `frame` must be writable for [`len`](Self::len) bytes.
     #[inline(always)]
-    fn close(&self, frame: &mut [u8], udp_len: u16, udp_checksum: u16, dscp: u8) {
-        let Some(headers) = frame.first_chunk_mut::<MAX_HEADERS>() else { return };
-        let ip_at = usize::from(self.ip_at);
-        let tos = dscp << 2;
-        if self.v4 {
-            let total = udp_len + IPV4_LEN as u16;
-            let sum = Sum(u64::from(self.ip_sum) + u64::from(total) + u64::from(tos)).finish();
-            let ip = &mut headers[ip_at..ip_at + IPV4_LEN + UDP_LEN];
-            ip[1] = tos;
-            ip[2..4].copy_from_slice(&total.to_be_bytes());
-            ip[10..12].copy_from_slice(&sum.to_be_bytes());
-            ip[24..26].copy_from_slice(&udp_len.to_be_bytes());
-            ip[26..28].copy_from_slice(&udp_checksum.to_be_bytes());
-        } else {
-            let ip = &mut headers[ip_at..ip_at + IPV6_LEN + UDP_LEN];
-            ip[0] = 0x60 | (tos >> 4);
-            ip[1] = tos << 4;
-            ip[4..6].copy_from_slice(&udp_len.to_be_bytes());
-            ip[44..46].copy_from_slice(&udp_len.to_be_bytes());
-            ip[46..48].copy_from_slice(&udp_checksum.to_be_bytes());
+    unsafe fn close(&self, frame: *mut u8, udp_len: u16, udp_checksum: u16) {
+        let (from, start) = (self.bytes.as_ptr(), self.len());
+        // Two overlapping copies cover any of the lengths: 42 and 46 of IPv4, 62 and 66 of IPv6.
+        // SAFETY: `start` is one of those, which both sides have; the fields lie before it.
+        unsafe {
+            frame.cast::<[u8; 32]>().write(from.cast::<[u8; 32]>().read());
+            let ip = frame.add(usize::from(self.ip_at));
+            let udp = frame.add(start - UDP_LEN);
+            if self.v4 {
+                let tail = start - 16;
+                frame.add(tail).cast::<[u8; 16]>().write(from.add(tail).cast::<[u8; 16]>().read());
+                let total = (u16::from_be(udp_len) + IPV4_LEN as u16).to_be();
+                let sum = !fold_small(u32::from(self.ip_sum) + u32::from(total));
+                ip.add(2).cast::<[u8; 2]>().write(total.to_ne_bytes());
+                ip.add(10).cast::<[u8; 2]>().write(sum.to_ne_bytes());
+            } else {
+                let tail = start - 36;
+                frame.add(tail).cast::<[u8; 36]>().write(from.add(tail).cast::<[u8; 36]>().read());
+                ip.add(4).cast::<[u8; 2]>().write(udp_len.to_ne_bytes());
+            }
+            udp.add(4).cast::<[u8; 2]>().write(udp_len.to_ne_bytes());
+            udp.add(6).cast::<[u8; 2]>().write(udp_checksum.to_ne_bytes());
         }
     }
 
     /// Writes all headers in front of a payload that is already in place; returns the frame length. For peers
     /// and tests, where no room behind the payload is promised.
+    ///
+    /// # Panics
+    /// If `frame` is shorter than that.
     pub fn write(&self, frame: &mut [u8], payload_len: usize, dscp: u8, checksum: bool) -> usize {
-        let start = usize::from(self.len);
-        let mut headers = [0u8; MAX_HEADERS];
-        headers.copy_from_slice(&self.bytes);
+        let start = self.len();
+        let payload = &frame[start..start + payload_len];
         let udp_len = (payload_len + UDP_LEN) as u16;
         let mut udp_checksum = 0;
         if checksum {
-            let sum = Sum(u64::from(self.udp_sum) + 2 * u64::from(udp_len));
-            udp_checksum = sum.add_bytes(&frame[start..start + payload_len]).finish_udp();
+            let sum = Sum(u64::from(u16::from_be(self.udp_sum)) + 2 * u64::from(udp_len));
+            udp_checksum = sum.add_bytes(payload).finish_udp().to_be();
         }
-        self.close(&mut headers, udp_len, udp_checksum, dscp);
-        frame[..start].copy_from_slice(&headers[..start]);
+        // SAFETY: `frame` was just found to be longer than `start`.
+        unsafe { self.with_dscp(dscp).close(frame.as_mut_ptr(), udp_len.to_be(), udp_checksum) };
         start + payload_len
+    }
+}
+
+/// A UDP checksum of a native-endian sum, where zero means "none" and is sent as all ones (RFC 768).
+#[inline(always)]
+const fn udp(sum: u32) -> u16 {
+    match !fold_small(sum) {
+        0 => 0xffff,
+        other => other,
     }
 }
 
@@ -189,13 +219,20 @@ mod tests {
         for (local, remote) in [("10.0.0.1:5000", "10.9.8.7:6000"), ("[fd00::1]:5000", "[fd00::2]:6000")] {
             let hop = Hop { source_mac: [2; 6], destination_mac: [4; 6], vlan: None };
             let template = Template::new(hop, local.parse().unwrap(), remote.parse().unwrap()).unwrap();
+            let tagged = Template::new(Hop { vlan: Some(7), ..hop }, local.parse().unwrap(), remote.parse().unwrap());
+            tag_only_moves_headers(&template, &tagged.unwrap());
             for payload_len in [0usize, 1, 33, 160, 1200] {
                 let mut frame = vec![0u8; 2048];
-                template.start(&mut frame);
                 for (i, byte) in frame[template.len()..template.len() + payload_len].iter_mut().enumerate() {
                     *byte = (i * 7) as u8;
                 }
-                let len = template.finish::<false>(&mut frame, payload_len, 46, true);
+                let marked = template.with_dscp(46);
+                // SAFETY: the frame has 2,048 bytes.
+                let len = unsafe { marked.finish::<false>(frame.as_mut_ptr(), payload_len, true) };
+                let mut again = frame.clone();
+                again[..template.len()].fill(0xee);
+                assert_eq!(template.write(&mut again, payload_len, 46, true), len);
+                assert_eq!(again, frame);
                 let v4 = frame[14] >> 4 == 4;
                 if v4 {
                     assert_eq!(Sum::default().add_bytes(&frame[14..34]).finish(), 0);
@@ -213,5 +250,14 @@ mod tests {
     fn families_do_not_mix() {
         let hop = Hop { source_mac: [0; 6], destination_mac: [0; 6], vlan: None };
         assert!(Template::new(hop, "10.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()).is_none());
+    }
+
+    fn tag_only_moves_headers(plain: &Template, tagged: &Template) {
+        let (mut a, mut b) = ([9u8; 300], [9u8; 300]);
+        plain.write(&mut a, 100, 10, true);
+        tagged.write(&mut b, 100, 10, true);
+        assert_eq!(b[12..16], [0x81, 0, 0, 7]);
+        assert_eq!((&a[..12], &a[12..plain.len()]), (&b[..12], &b[16..tagged.len()]));
+        assert!(a[plain.len()..].iter().chain(&b[tagged.len()..]).all(|byte| *byte == 9));
     }
 }

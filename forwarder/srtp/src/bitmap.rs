@@ -27,6 +27,11 @@ impl Ring {
         self.0[(index >> 6) as usize % WORDS] |= 1 << (index & 63);
     }
 
+    /// How many bits are clear.
+    pub(crate) fn clear_bits(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_zeros())).sum()
+    }
+
     /// Moves the window's end from `from` to `to` (both exclusive): the bits of `from..to` become clear.
     pub(crate) fn advance(&mut self, from: u64, to: u64) {
         if to - from >= WINDOW {

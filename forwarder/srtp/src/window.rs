@@ -30,12 +30,15 @@ pub enum IssueError {
     TooOld,
 }
 
-/// The indexes issued under one (key, SSRC): the last 1,024 exactly, all older ones as issued. 136 bytes; lives
+/// The indexes issued under one (key, SSRC): the last 1,024 exactly, all older ones as issued. 144 bytes; lives
 /// as long as the key, never shorter, and is not `Clone`.
+#[repr(C)] // what every packet needs comes last, next to the state that the owner keeps behind the window
 pub struct SentWindow {
+    ring: Ring,
+    /// Bits of the ring that are clear. While none is, an index in order leaves the ring as it is.
+    holes: u64,
     /// One above the highest index issued; 2^48 when the key is used up.
     next: u64,
-    ring: Ring,
 }
 
 impl SentWindow {
@@ -44,7 +47,7 @@ impl SentWindow {
 
     /// A window whose lowest index to issue is `next`; everything below counts as issued.
     pub const fn new(next: PacketIndex) -> Self {
-        SentWindow { next: next.as_u64(), ring: Ring::full() }
+        SentWindow { ring: Ring::full(), holes: 0, next: next.as_u64() }
     }
 
     /// Issues `index`, or refuses it: it was issued already or is too old to know. Jumping ahead is allowed;
@@ -53,12 +56,19 @@ impl SentWindow {
     pub fn issue(&mut self, index: PacketIndex) -> Result<SendIndex, IssueError> {
         let at = index.as_u64();
         if at == self.next {
-            // The bit of `at - 1024` becomes the bit of `at`: nothing to clear.
-            self.ring.set(at);
+            // The bit of `at - 1024` becomes the bit of `at`: it is set already unless there are holes.
+            if self.holes != 0 {
+                self.fill(at);
+            }
             self.next = at + 1;
             return Ok(SendIndex(index));
         }
         self.issue_out_of_order(index)
+    }
+
+    fn fill(&mut self, at: u64) {
+        self.holes -= u64::from(!self.ring.get(at));
+        self.ring.set(at);
     }
 
     #[cold]
@@ -66,13 +76,14 @@ impl SentWindow {
         let at = index.as_u64();
         if at > self.next {
             self.ring.advance(self.next, at);
+            self.holes = self.ring.clear_bits();
             self.next = at + 1;
         } else if self.next - at > WINDOW {
             return Err(IssueError::TooOld);
         } else if self.ring.get(at) {
             return Err(IssueError::Used);
         }
-        self.ring.set(at);
+        self.fill(at);
         Ok(SendIndex(index))
     }
 
