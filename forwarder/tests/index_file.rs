@@ -57,7 +57,7 @@ fn a_new_store_over_the_same_file_continues() {
     let mut first = store(&path, 16);
     let out = send(&mut first, 1, 7).unwrap();
     out.pin().store_next(100);
-    out.pin().store_timing(9_000, 3);
+    out.get().store_timing(9_000, 3);
     out.pin().store_rtcp_next(5);
     first.get_or_create(key(1), Ssrc(7), Direction::Receive).unwrap().pin().store_next(u64::from(u16::MAX) + 8);
     drop((first, out));

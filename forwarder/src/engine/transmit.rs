@@ -8,6 +8,7 @@ use sluice_srtp::job::SealJob;
 use sluice_srtp::provider::Provider;
 use sluice_srtp::window::SentWindow;
 use sluice_srtp::{PacketIndex, Profile};
+use sluice_table::protocol::Direction;
 use sluice_table::{DropReason, Kind};
 
 use super::cell::Cell;
@@ -21,6 +22,7 @@ use super::rows::{EgressConfig, EgressRow, LegConfig, LegRow, Meaning};
 use super::run::Engine;
 use super::staged::Generation;
 use super::time::Nanos;
+use super::trace::Tap;
 use crate::io::{TX_CAPACITY, TxFrame};
 use crate::wire::extension::BlockWriter;
 
@@ -129,9 +131,29 @@ impl<C: Provider> Engine<C> {
     #[inline(always)]
     fn transmit_with<P: Ports, const WIDE: bool>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
         let Engine {
-            legs, egress, lists, cursors, slab, memories, counters, crypto, links, worker, generation, ..
+            legs,
+            egress,
+            lists,
+            cursors,
+            slab,
+            memories,
+            counters,
+            crypto,
+            links,
+            worker,
+            generation,
+            tap,
+            ..
         } = self;
         let (own, generation) = (*worker, *generation);
+        // A local of its own: as part of `Pass` it would be copied there, 14 KiB a step.
+        let mut batches = Batches {
+            len: [0; Profile::ALL.len()],
+            // SAFETY: arrays of `MaybeUninit` need no initialisation; written as a constant they would be zeroed.
+            jobs: unsafe { MaybeUninit::uninit().assume_init() },
+            // SAFETY: as above.
+            outs: unsafe { MaybeUninit::uninit().assume_init() },
+        };
         let mut pass = Pass {
             legs,
             prefetch: egress.len() > LARGE_TABLE,
@@ -139,13 +161,8 @@ impl<C: Provider> Engine<C> {
             generation,
             now,
             now_ms: (now.0 / 1_000_000) as u32,
-            batches: Batches {
-                len: [0; Profile::ALL.len()],
-                // SAFETY: arrays of `MaybeUninit` need no initialisation; written as a constant they would be zeroed.
-                jobs: unsafe { MaybeUninit::uninit().assume_init() },
-                // SAFETY: as above.
-                outs: unsafe { MaybeUninit::uninit().assume_init() },
-            },
+            batches: &mut batches,
+            tap: tap.as_deref_mut(),
             crypto,
             ports,
             counters,
@@ -248,7 +265,8 @@ struct Pass<'s, 'e, C, P> {
     generation: Generation,
     now: Nanos,
     now_ms: u32,
-    batches: Batches<'s>,
+    batches: &'e mut Batches<'s>,
+    tap: Option<&'e mut Tap>,
     crypto: &'e mut C,
     ports: &'e mut P,
     counters: &'e mut Counters,
@@ -304,10 +322,10 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
     fn turn<const WIDE: bool>(&mut self, slot: u32, list: u32, packet: &Packet<'s>) -> Turned {
         // A hole is no slot.
         let Some(row) = self.egress.get_mut(slot as usize) else { return Turned::Skip };
-        if row.flow.generation != self.generation || row.flow.list != list {
-            if let Err(turned) = resolve(row, self.legs, self.generation, list, self.now) {
-                return turned;
-            }
+        if (row.flow.generation != self.generation || row.flow.list != list)
+            && let Err(turned) = resolve(row, self.legs, self.generation, list, self.now)
+        {
+            return turned;
         }
         if row.flow.payload_type != packet.payload_type
             && let Some(config) = row.config.get(self.generation)
@@ -382,11 +400,12 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         // SAFETY: as for the index row; `legs` is borrowed for `'s`.
         let Some(keys) = (unsafe { flow.keys() }) else {
             bytes[header_len..].copy_from_slice(packet.payload);
-            send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters);
+            let traced = Traced { tap: self.tap.as_deref_mut(), generation: self.generation, now: self.now };
+            send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters, traced);
             return Turned::Sent;
         };
         let (profile, ssrc) = (flow.profile as usize, flow.ssrc());
-        let batches = &mut self.batches;
+        let batches = &mut *self.batches;
         // Never full here; the remainder spares a check.
         let at = batches.len[profile] % BATCH;
         batches.jobs[profile][at].write(SealJob { keys, ssrc, index, plain: packet.payload, frame: bytes, header_len });
@@ -417,7 +436,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
 
     #[inline(always)]
     fn flush_with<const WIDE: bool>(&mut self, profile: usize) {
-        let Batches { len, jobs, outs } = &mut self.batches;
+        let Batches { len, jobs, outs } = &mut *self.batches;
         let len = std::mem::take(&mut len[profile]).min(BATCH);
         if len == 0 {
             return;
@@ -431,9 +450,24 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
             let Out { frame, slot } = unsafe { outs.add(at).read() };
             // SAFETY: `turn` found the row under this slot.
             let row = unsafe { self.egress.get_unchecked(slot as usize) };
-            send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters);
+            let traced = Traced { tap: self.tap.as_deref_mut(), generation: self.generation, now: self.now };
+            send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters, traced);
         }
     }
+}
+
+/// The running trace, if any, and what it needs to know.
+struct Traced<'a> {
+    tap: Option<&'a mut Tap>,
+    generation: Generation,
+    now: Nanos,
+}
+
+#[cold]
+#[inline(never)]
+fn trace(tap: &mut Tap, row: &EgressRow, generation: Generation, now: Nanos, frame: &[u8]) {
+    let leg = row.config.get(generation).map(|config| config.leg);
+    tap.see(now, Direction::Out, leg, None, frame);
 }
 
 /// Closes a frame's headers and submits it.
@@ -444,6 +478,7 @@ fn send<P: Ports, const WIDE: bool>(
     rtp_len: usize,
     ports: &mut P,
     counters: &mut Counters,
+    traced: Traced<'_>,
 ) {
     let flow = &row.flow;
     let checksum = ports.wants_checksum(flow.port);
@@ -451,6 +486,9 @@ fn send<P: Ports, const WIDE: bool>(
     let len = unsafe { flow.template.finish::<WIDE>(frame.as_mut_ptr(), rtp_len, checksum) };
     counters.sent += 1;
     counters.sent_bytes += len as u64;
+    if let Some(tap) = traced.tap {
+        trace(tap, row, traced.generation, traced.now, &frame[..len]);
+    }
     ports.submit(flow.port, frame, len);
 }
 

@@ -102,6 +102,7 @@ fn sum_portable(bytes: &[u8]) -> u64 {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
+#[allow(clippy::cast_ptr_alignment, reason = "loads and stores of the unaligned kind")]
 unsafe fn sum_blocks_avx2(blocks: *const u8, len: usize) -> u32 {
     use std::arch::x86_64::{
         __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_hadd_epi32, _mm256_add_epi32, _mm256_castsi256_si128,

@@ -71,6 +71,7 @@ fn room<const TAG: usize>(frame: &mut [u8], header_len: usize, len: usize) -> Op
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
+#[allow(clippy::cast_ptr_alignment, reason = "loads and stores of the unaligned kind")]
 fn copy_avx2(to: &mut [u8], from: &[u8]) {
     use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_storeu_si256};
     let len = from.len().min(to.len());
