@@ -129,6 +129,7 @@ impl<C: Provider> Engine<C> {
     }
 
     #[inline(always)]
+    #[allow(clippy::too_many_lines, reason = "one walk; the batches must be locals of this very function")]
     fn transmit_with<P: Ports, const WIDE: bool>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> u32 {
         let Engine {
             legs,
