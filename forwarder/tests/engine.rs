@@ -138,6 +138,8 @@ fn random_commits_never_reuse_an_index_or_leak() {
                     kind: Kind::Audio,
                     clock_rate: 48_000,
                     input: Some(name(&format!("in{floor}"))),
+                    layers: Vec::new(),
+                    select: None,
                 },
             );
             for (n, receiver_key) in receiver_keys.iter().enumerate() {

@@ -33,6 +33,7 @@ fn rule(rid: &str) -> Learn {
         kind: Kind::Video,
         clock_rate: 90_000,
         payload_types: vec![111],
+        role: sluice_table::StreamRole::default(),
     }
 }
 

@@ -99,6 +99,9 @@ fn table(media: SocketAddr, peer: SocketAddr) -> Table {
         extensions: sluice_table::ExtensionIds::default(),
         limits: Limits::default(),
         ice: Some(ice),
+        feedback: sluice_table::Feedback::default(),
+        member: None,
+        hears: None,
     };
     table.legs.insert(name("alice"), leg);
     table

@@ -102,6 +102,7 @@ impl Builder {
             kind,
             clock_rate: if kind == Kind::Audio { 48_000 } else { 90_000 },
             payload_types: vec![100],
+            role: sluice_table::StreamRole::default(),
         };
         self.table.ingress.insert(stream.clone(), row);
         Ok(stream)
@@ -117,6 +118,9 @@ impl Builder {
             mid: None,
             csrc: false,
             dscp: None,
+            layer: None,
+            rtx: None,
+            history: 0,
         };
         self.table.egress.insert(name(&format!("out{leg}-{ssrc}"))?, row);
         Ok(())

@@ -92,6 +92,7 @@ impl Cast {
                 kind: stream.kind,
                 clock_rate: 90_000,
                 payload_types: vec![VIDEO_TYPE],
+                role: sluice_table::StreamRole::default(),
             };
             table.ingress.insert(name(&format!("stream{number}"))?, ingress);
         }
@@ -109,6 +110,9 @@ impl Cast {
                     mid: None,
                     csrc: false,
                     dscp: None,
+                    layer: None,
+                    rtx: None,
+                    history: 0,
                 };
                 egress.insert(name(&format!("receiver{number}/{carries}"))?, row);
             }
@@ -145,6 +149,9 @@ fn leg(
             video_bits_per_second: 1_000_000_000_000,
         },
         ice: None,
+        feedback: sluice_table::Feedback::default(),
+        member: None,
+        hears: None,
     })
 }
 

@@ -138,6 +138,9 @@ pub fn leg(endpoint: &Name, remote: SocketAddr) -> sluice_table::Leg {
         extensions: sluice_table::ExtensionIds::default(),
         limits: UNLIMITED,
         ice: None,
+        feedback: sluice_table::Feedback::default(),
+        member: None,
+        hears: None,
     }
 }
 

@@ -14,8 +14,8 @@ pub mod validate;
 
 pub use describe::{Action, ChangeView, FieldChange};
 pub use model::{
-    Change, Egress, Endpoint, Entry, EntryKind, ExtensionIds, Ice, Ingress, Kind, Learn, Leg, LegKind, Limits, Name,
-    Remote, Source, Table,
+    Change, Egress, Endpoint, Entry, EntryKind, ExtensionIds, Feedback, Hears, Ice, Ingress, KeyFrameRequest, Kind,
+    Learn, Leg, LegKind, Limits, Name, Remote, Repair, Rtx, Source, StreamRole, Table,
 };
 pub use name::NameError;
 pub use reason::DropReason;

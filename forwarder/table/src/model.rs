@@ -143,6 +143,95 @@ pub struct Leg {
     pub limits: Limits,
     /// ICE state handed over once control established the leg; `None` for static legs.
     pub ice: Option<Ice>,
+    /// Feedback the forwarder sends on this leg by itself.
+    pub feedback: Feedback,
+    /// The peer's number in its conference, 0 to [`Hears::MEMBERS`] - 1. What a virtual source carries never goes to
+    /// the member that sent it.
+    pub member: Option<u16>,
+    /// Members whose packets a virtual source may bring to this leg; `None` means all.
+    pub hears: Option<Hears>,
+}
+
+/// A set of members of a conference (see [`Leg::member`]), one bit each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hears(Vec<u64>);
+
+impl Hears {
+    /// Members a conference may have, 8,192.
+    pub const MEMBERS: u16 = 8_192;
+
+    /// Adds a member; one out of range is ignored.
+    pub fn insert(&mut self, member: u16) {
+        if member >= Self::MEMBERS {
+            return;
+        }
+        let word = usize::from(member / 64);
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (member % 64);
+    }
+
+    /// Removes a member.
+    pub fn remove(&mut self, member: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(member / 64)) {
+            *word &= !(1 << (member % 64));
+        }
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
+    }
+
+    /// Whether a member is in the set.
+    pub fn contains(&self, member: u16) -> bool {
+        self.0.get(usize::from(member / 64)).is_some_and(|word| word & (1 << (member % 64)) != 0)
+    }
+
+    /// The bits, lowest member first.
+    pub fn words(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// How many members are in the set.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether nobody is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}
+
+impl FromIterator<u16> for Hears {
+    fn from_iter<I: IntoIterator<Item = u16>>(members: I) -> Hears {
+        let mut hears = Hears::default();
+        members.into_iter().for_each(|member| hears.insert(member));
+        hears
+    }
+}
+
+/// RTCP the forwarder sends on a leg without being asked; each needs the peer's consent in its description.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feedback {
+    /// Sender and receiver reports (RFC 3550 §6.4).
+    pub reports: bool,
+    /// Transport-wide congestion control feedback about what arrives (needs [`ExtensionIds::transport_cc`]).
+    pub transport_cc: bool,
+    /// Generic NACK (RFC 4585 §6.2.1) for what got lost on the way here.
+    pub nack: bool,
+    /// How a key frame is asked for.
+    pub key_frame: Option<KeyFrameRequest>,
+}
+
+/// How a peer is asked for a key frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyFrameRequest {
+    /// Picture loss indication (RFC 4585 §6.3.1).
+    Pli,
+    /// Full intra request (RFC 5104 §4.3.1).
+    Fir,
 }
 
 /// What the forwarder needs to answer a leg's binding requests and to keep its consent (RFC 7675, RFC 8445 §7).
@@ -205,6 +294,28 @@ pub struct Ingress {
     pub clock_rate: u32,
     /// Payload types it may carry, 0 to 127; others are dropped.
     pub payload_types: Vec<u8>,
+    /// What the stream is beyond its packets.
+    pub role: StreamRole,
+}
+
+/// What a received stream is beyond its packets; the same for a listed and a learned one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRole {
+    /// SSRC to write as CSRC instead of the stream's own, where a conference announces another one.
+    pub announced: Option<Ssrc>,
+    /// Group of virtual sources it competes for by audio level (RFC 6464); see [`Source::select`].
+    pub candidate: Option<Name>,
+    /// The stream it repairs (RFC 4588); its packets are restored to that stream and never forwarded themselves.
+    pub repairs: Option<Repair>,
+}
+
+/// What an RTX stream repairs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// An ingress stream or learn rule of the same leg.
+    pub stream: Name,
+    /// RTX payload types to the ones they restore.
+    pub payload_types: Vec<(u8, u8)>,
 }
 
 /// A rule that turns an unlisted SSRC into an ingress stream once a packet of it authenticated.
@@ -224,6 +335,8 @@ pub struct Learn {
     pub clock_rate: u32,
     /// Payload types that match.
     pub payload_types: Vec<u8>,
+    /// What streams made by the rule are beyond their packets.
+    pub role: StreamRole,
 }
 
 /// A switched source: what its egress streams carry changes with one command.
@@ -233,8 +346,19 @@ pub struct Source {
     pub kind: Kind,
     /// RTP clock in Hz.
     pub clock_rate: u32,
-    /// The ingress stream or learn rule it carries now.
+    /// The ingress stream or learn rule it carries now; `None` where `layers` or `select` say what it carries.
     pub input: Option<Name>,
+    /// Encodings of one picture, lowest first, at most [`Source::MAX_LAYERS`] ingress streams or learn rules. The
+    /// source carries them all and each receiver gets one, see [`Egress::layer`].
+    pub layers: Vec<Name>,
+    /// Group whose candidates ([`StreamRole::candidate`]) the forwarder chooses among by audio level; the sources of a
+    /// group always carry different candidates.
+    pub select: Option<Name>,
+}
+
+impl Source {
+    /// Encodings of one picture.
+    pub const MAX_LAYERS: usize = 4;
 }
 
 /// A stream sent to a leg.
@@ -256,6 +380,22 @@ pub struct Egress {
     pub csrc: bool,
     /// DSCP, 0 to 63; `None` means 46 for audio and 34 for video.
     pub dscp: Option<u8>,
+    /// Highest of the source's layers to forward, 0 is the lowest; `None` means the highest there is. Where the layer
+    /// is not sent, the nearest lower one is forwarded, else the nearest higher one. Changes take effect at key frames.
+    pub layer: Option<u8>,
+    /// RTX stream that lost packets are sent again on; without one they are sent again as they were.
+    pub rtx: Option<Rtx>,
+    /// Packets kept to be sent again, 0 to 1,024.
+    pub history: u16,
+}
+
+/// The repair stream of an egress stream (RFC 4588).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rtx {
+    /// Its SSRC; unique among the leg's egress streams.
+    pub ssrc: Ssrc,
+    /// Payload types out to the ones they are repaired with.
+    pub payload_types: Vec<(u8, u8)>,
 }
 
 /// One row of a table.

@@ -200,6 +200,9 @@ impl Store {
                         extensions,
                         limits,
                         ice: None,
+                        feedback: crate::Feedback::default(),
+                        member: None,
+                        hears: None,
                     });
                 }
             }

@@ -284,7 +284,7 @@ impl Check<'_> {
     fn sources(&mut self) {
         let table = self.table;
         let kind = EntryKind::Source;
-        for (name, Source { kind: media, clock_rate, input }) in &table.sources {
+        for (name, Source { kind: media, clock_rate, input, .. }) in &table.sources {
             self.clock(kind, name, *clock_rate);
             if table.ingress.contains_key(name) || table.learn.contains_key(name) {
                 self.report(

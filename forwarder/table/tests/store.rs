@@ -80,7 +80,13 @@ fn seed() -> Vec<Change> {
         (row.leg, row.ssrc) = (name("l0"), Ssrc(u32::from(id) + 100));
         changes.push(Change::Put(name(&format!("c{id}")), Entry::Ingress(row)));
     }
-    let row = sluice_table::Source { kind: Kind::Video, clock_rate: 90_000, input: Some(name("c1")) };
+    let row = sluice_table::Source {
+        kind: Kind::Video,
+        clock_rate: 90_000,
+        input: Some(name("c1")),
+        layers: Vec::new(),
+        select: None,
+    };
     changes.push(Change::Put(name("c3"), Entry::Source(row)));
     changes.push(Change::Put(name("x0"), Entry::Egress(egress("l1", 9, "c3"))));
     changes

@@ -273,7 +273,14 @@ pub fn receiver_leg(table: &mut Table, leg: &str, remote: SocketAddr, key: &Mast
 }
 
 pub fn ingress(table: &mut Table, stream: &str, leg: &str, ssrc: u32, kind: Kind) {
-    let row = Ingress { leg: name(leg), ssrc: Ssrc(ssrc), kind, clock_rate: 48_000, payload_types: vec![111] };
+    let row = Ingress {
+        leg: name(leg),
+        ssrc: Ssrc(ssrc),
+        kind,
+        clock_rate: 48_000,
+        payload_types: vec![111],
+        role: sluice_table::StreamRole::default(),
+    };
     table.ingress.insert(name(stream), row);
 }
 
@@ -287,6 +294,9 @@ pub fn egress(table: &mut Table, stream: &str, leg: &str, ssrc: u32, source: &st
         mid: None,
         csrc: false,
         dscp: None,
+        layer: None,
+        rtx: None,
+        history: 0,
     };
     table.egress.insert(name(stream), row);
 }

@@ -101,6 +101,9 @@ fn leg(fields: &mut Fields<'_, '_, '_>) -> Option<Leg> {
         extensions,
         limits,
         ice: None,
+        feedback: crate::Feedback::default(),
+        member: None,
+        hears: None,
     })
 }
 
@@ -162,7 +165,14 @@ fn ingress(fields: &mut Fields<'_, '_, '_>) -> Option<Ingress> {
     let kind = media(fields);
     let clock_rate = clock_rate(fields, kind);
     let payload_types = payload_list(fields);
-    Some(Ingress { leg: leg?, ssrc: ssrc?, kind: kind?, clock_rate: clock_rate?, payload_types: payload_types? })
+    Some(Ingress {
+        leg: leg?,
+        ssrc: ssrc?,
+        kind: kind?,
+        clock_rate: clock_rate?,
+        payload_types: payload_types?,
+        role: crate::StreamRole::default(),
+    })
 }
 
 fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
@@ -181,6 +191,7 @@ fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
         kind: kind?,
         clock_rate: clock_rate?,
         payload_types: payload_types?,
+        role: crate::StreamRole::default(),
     })
 }
 
@@ -188,7 +199,7 @@ fn source(fields: &mut Fields<'_, '_, '_>) -> Option<Source> {
     let kind = media(fields);
     let clock_rate = clock_rate(fields, kind);
     let input = fields.optional("input", "the name of an ingress stream or learn rule", name);
-    Some(Source { kind: kind?, clock_rate: clock_rate?, input })
+    Some(Source { kind: kind?, clock_rate: clock_rate?, input, layers: Vec::new(), select: None })
 }
 
 fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
@@ -200,7 +211,19 @@ fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
     let mid = fields.optional("mid", "a text", text);
     let csrc = flag(fields, "csrc");
     let dscp = fields.optional("dscp", "a DSCP 0 to 63", integer);
-    Some(Egress { leg: leg?, ssrc: ssrc?, source: source?, payload_types, first_sequence, mid, csrc, dscp })
+    Some(Egress {
+        leg: leg?,
+        ssrc: ssrc?,
+        source: source?,
+        payload_types,
+        first_sequence,
+        mid,
+        csrc,
+        dscp,
+        layer: None,
+        rtx: None,
+        history: 0,
+    })
 }
 
 fn flag(fields: &mut Fields<'_, '_, '_>, key: &'static str) -> bool {

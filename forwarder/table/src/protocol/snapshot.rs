@@ -8,7 +8,8 @@ use sluice_srtp::Profile;
 use sluice_srtp::key::{Fingerprint, MasterKey};
 
 use crate::model::{
-    Egress, Endpoint, ExtensionIds, Ice, Ingress, Learn, Leg, LegKind, Limits, Name, Remote, Source, Table,
+    Egress, Endpoint, ExtensionIds, Feedback, Hears, Ice, Ingress, Learn, Leg, LegKind, Limits, Name, Remote, Source,
+    Table,
 };
 
 /// A key's public side.
@@ -95,6 +96,12 @@ pub struct LegView {
     pub limits: Limits,
     /// ICE state.
     pub ice: Option<IceView>,
+    /// Feedback sent.
+    pub feedback: Feedback,
+    /// The peer's number in its conference.
+    pub member: Option<u16>,
+    /// Members whose packets virtual sources may bring.
+    pub hears: Option<Hears>,
 }
 
 impl From<&Leg> for LegView {
@@ -109,6 +116,9 @@ impl From<&Leg> for LegView {
             extensions: leg.extensions,
             limits: leg.limits,
             ice: leg.ice.as_ref().map(IceView::from),
+            feedback: leg.feedback,
+            member: leg.member,
+            hears: leg.hears.clone(),
         }
     }
 }

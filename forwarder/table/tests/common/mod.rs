@@ -28,6 +28,9 @@ pub(crate) fn leg(seed: u8, remote: &str) -> Leg {
         extensions: ExtensionIds { mid: Some(4), rid: Some(5), ..ExtensionIds::default() },
         limits: Limits::default(),
         ice: None,
+        feedback: sluice_table::Feedback::default(),
+        member: None,
+        hears: None,
     }
 }
 
@@ -41,6 +44,9 @@ pub(crate) fn egress(leg: &str, ssrc: u32, source: &str) -> Egress {
         mid: Some("0".to_owned()),
         csrc: true,
         dscp: None,
+        layer: None,
+        rtx: None,
+        history: 0,
     }
 }
 
@@ -67,6 +73,7 @@ pub(crate) fn table() -> Table {
         kind: Kind::Video,
         clock_rate: 90_000,
         payload_types: vec![96],
+        role: sluice_table::StreamRole::default(),
     };
     table.ingress.insert(name("alice-cam"), ingress);
     let learn = Learn {
@@ -77,9 +84,16 @@ pub(crate) fn table() -> Table {
         kind: Kind::Video,
         clock_rate: 90_000,
         payload_types: vec![96],
+        role: sluice_table::StreamRole::default(),
     };
     table.learn.insert(name("bob-hi"), learn);
-    let source = Source { kind: Kind::Video, clock_rate: 90_000, input: Some(name("alice-cam")) };
+    let source = Source {
+        kind: Kind::Video,
+        clock_rate: 90_000,
+        input: Some(name("alice-cam")),
+        layers: Vec::new(),
+        select: None,
+    };
     table.sources.insert(name("stage"), source);
     table.egress.insert(name("bob-sees-stage"), egress("bob", 2000, "stage"));
     table.egress.insert(name("carol-sees-alice"), egress("carol", 2000, "alice-cam"));

@@ -1,0 +1,3 @@
+//! `sluice-control`: the control plane's process.
+
+fn main() {}

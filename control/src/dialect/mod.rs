@@ -1,0 +1,3 @@
+//! Dialects: each translates the protocol of one kind of client to conference events and back.
+
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The dialect of Wire's Conference Calling 2.0. Never touches a socket or a clock.

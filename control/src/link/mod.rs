@@ -1,0 +1,1 @@
+//! The connections to the forwarder: table transactions, events, packets. Never decides what a row says.

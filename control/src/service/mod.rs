@@ -1,0 +1,1 @@
+//! The running process: sockets, clocks, files and randomness around the node.
