@@ -1,0 +1,207 @@
+//! One DTLS association: handshake, the peer's certificate against its description, SRTP keys, records.
+//! Hands keys out only after a fingerprint matched.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dimpl::{Config, Dtls, Error, Output, ProtocolVersion, SrtpProfile};
+use sluice_srtp::key::MasterKey;
+use sluice_srtp::profile::Profile;
+
+use super::config::{CloseReason, DtlsVersion};
+use super::{Fingerprint, Identity, identity};
+
+/// Largest datagram sent, in bytes.
+const MTU: usize = 1_200;
+const SHORTEST_RTO: Duration = Duration::from_millis(50);
+const LONGEST_RTO: Duration = Duration::from_millis(200);
+/// 0.1 s doubled eight times passes [`HANDSHAKE`].
+const RETRIES: usize = 8;
+const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// What records brought.
+#[derive(Debug)]
+pub(super) enum DtlsEvent {
+    /// The peer proved to have the key of a listed fingerprint.
+    Keys { inbound: MasterKey, outbound: MasterKey },
+    /// Application data: an SCTP packet.
+    Data(Vec<u8>),
+    /// `close_notify`.
+    Closed,
+}
+
+/// An association; made when the first record arrives or is to be sent.
+#[derive(Debug)]
+pub(super) struct Association {
+    dtls: Box<Dtls>,
+    active: bool,
+    fingerprints: Vec<Fingerprint>,
+    verified: bool,
+    keyed: bool,
+    next: Option<Instant>,
+}
+
+impl Association {
+    /// `rtt` is ICE's; the first retransmission comes after twice that.
+    pub(super) fn new(
+        now: Instant,
+        identity: &Identity,
+        version: DtlsVersion,
+        active: bool,
+        fingerprints: Vec<Fingerprint>,
+        rtt: Option<Duration>,
+    ) -> Result<Association, CloseReason> {
+        let rto = rtt.map_or(SHORTEST_RTO * 2, |rtt| (rtt * 2).clamp(SHORTEST_RTO, LONGEST_RTO));
+        let config = Config::builder()
+            .mtu(MTU)
+            .use_server_cookie(false)
+            .flight_start_rto(rto)
+            .flight_retries(RETRIES)
+            .handshake_timeout(HANDSHAKE)
+            .build()
+            .map_err(|_| CloseReason::Dtls)?;
+        let make = match version {
+            DtlsVersion::V1_2 => Dtls::new_12,
+            DtlsVersion::V1_3 => Dtls::new_13,
+            DtlsVersion::Auto => Dtls::new_auto,
+        };
+        let mut dtls = Box::new(make(Arc::new(config), identity.certificate(), now));
+        if active {
+            dtls.set_active(true);
+        }
+        dtls.handle_timeout(now).map_err(|error| reason(&error))?;
+        Ok(Association { dtls, active, fingerprints, verified: false, keyed: false, next: None })
+    }
+
+    /// The version, once known.
+    pub(super) fn version(&self) -> Option<&'static str> {
+        match self.dtls.protocol_version()? {
+            ProtocolVersion::DTLS1_2 => Some("1.2"),
+            ProtocolVersion::DTLS1_3 => Some("1.3"),
+            _ => None,
+        }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), CloseReason> {
+        settle(self.dtls.handle_timeout(now))
+    }
+
+    /// Takes a datagram; [`Association::drain`] has to follow.
+    pub(super) fn handle(&mut self, now: Instant, datagram: &[u8]) -> Result<(), CloseReason> {
+        settle(self.dtls.handle_timeout(now))?;
+        settle(self.dtls.handle_packet(datagram))
+    }
+
+    /// Seals an SCTP packet; [`Association::drain`] has to follow before the next one, since `dimpl` queues ten.
+    pub(super) fn send(&mut self, packet: &[u8]) -> Result<(), CloseReason> {
+        settle(self.dtls.send_application_data(packet).map(|_| ()))
+    }
+
+    /// Queues `close_notify`.
+    pub(super) fn close(&mut self) {
+        // It only fails where there is no association to close.
+        let _ = self.dtls.close();
+    }
+
+    /// Takes everything `dimpl` has to say, in order: datagrams to send, then what the last one brought.
+    pub(super) fn drain(
+        &mut self,
+        datagrams: &mut Vec<Vec<u8>>,
+        events: &mut Vec<DtlsEvent>,
+    ) -> Result<(), CloseReason> {
+        let mut short = [0; 2_048];
+        let mut long = Vec::new();
+        loop {
+            let buffer: &mut [u8] = if long.is_empty() { &mut short } else { &mut long };
+            match self.dtls.poll_output(buffer) {
+                Output::Packet(datagram) => datagrams.push(datagram.to_vec()),
+                Output::BufferTooSmall { needed } => long.resize(needed, 0),
+                Output::Timeout(at) => {
+                    self.next = Some(at);
+                    return Ok(());
+                }
+                Output::PeerCert(der) => {
+                    let listed = |listed: &Fingerprint| identity::fingerprint(der, listed.hash) == *listed;
+                    if !self.fingerprints.iter().any(listed) {
+                        return Err(CloseReason::Fingerprint);
+                    }
+                    self.verified = true;
+                }
+                Output::KeyingMaterial(material, profile) => {
+                    if !self.verified {
+                        return Err(CloseReason::Certificate);
+                    }
+                    let (inbound, outbound) = split(&material, profile, self.active).ok_or(CloseReason::SrtpProfile)?;
+                    self.keyed = true;
+                    events.push(DtlsEvent::Keys { inbound, outbound });
+                }
+                Output::ApplicationData(data) if self.keyed => events.push(DtlsEvent::Data(data.to_vec())),
+                Output::ApplicationData(_) => return Err(CloseReason::SrtpProfile),
+                Output::CloseNotify => events.push(DtlsEvent::Closed),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Keying material in the order of RFC 5764 §4.2, client's and server's keys and then their salts, as inbound and
+/// outbound key.
+fn split(material: &[u8], profile: SrtpProfile, active: bool) -> Option<(MasterKey, MasterKey)> {
+    let profile = match profile {
+        SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
+        SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+        SrtpProfile::AES128_CM_SHA1_80 => Profile::Aes128CmSha1_80,
+        _ => return None,
+    };
+    let (client, rest) = material.split_at_checked(profile.key_len())?;
+    let (server, rest) = rest.split_at_checked(profile.key_len())?;
+    let (client_salt, server_salt) = rest.split_at_checked(profile.salt_len())?;
+    let client = MasterKey::new(profile, client, client_salt).ok()?;
+    let server = MasterKey::new(profile, server, server_salt).ok()?;
+    Some(if active { (server, client) } else { (client, server) })
+}
+
+/// Full queues pass; any other error of `dimpl` ends the association.
+fn settle(result: Result<(), Error>) -> Result<(), CloseReason> {
+    match result {
+        Ok(()) | Err(Error::TransmitQueueFull | Error::ReceiveQueueFull | Error::TransmitHistoryFull) => Ok(()),
+        // Not an answer to our hello; the right one may still come.
+        Err(Error::UnexpectedMessage(dimpl::UnexpectedMessageError::UnrecognizedAutoServerResponse)) => Ok(()),
+        Err(error) => Err(reason(&error)),
+    }
+}
+
+fn reason(error: &Error) -> CloseReason {
+    match error {
+        Error::CertificateError(_) => CloseReason::Certificate,
+        Error::SecurityError(_) => CloseReason::DtlsParameters,
+        Error::Timeout(_) => CloseReason::DtlsTimeout,
+        Error::ConnectionClosed => CloseReason::Peer,
+        _ => CloseReason::Dtls,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_the_role() {
+        let profiles = [SrtpProfile::AEAD_AES_256_GCM, SrtpProfile::AEAD_AES_128_GCM, SrtpProfile::AES128_CM_SHA1_80];
+        for profile in profiles {
+            let material: Vec<u8> = (0..profile.keying_material_len() as u8).collect();
+            let (server_in, server_out) = split(&material, profile, false).unwrap();
+            let (client_in, client_out) = split(&material, profile, true).unwrap();
+            assert_eq!((&server_in, &server_out), (&client_out, &client_in));
+            let key = server_in.profile().key_len();
+            assert_eq!(server_in.key(), &material[..key]);
+            assert_eq!(server_in.salt(), &material[2 * key..][..server_in.profile().salt_len()]);
+            assert_eq!(server_out.key(), &material[key..2 * key]);
+            assert!(split(&material[1..], profile, false).is_none());
+        }
+    }
+}
