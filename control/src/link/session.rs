@@ -1,0 +1,297 @@
+//! One session with the forwarder: both connections from handshake to the first failure. Never reconnects.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sluice_table::protocol::{
+    Call, EventRecord, PACKET_LIMIT, PacketMessage, Reply, Request, Response, Role, Snapshot, TABLE_LIMIT,
+};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::counters::Count;
+use super::error::LinkError;
+use super::handle::{Command, Inside, Shared};
+use super::wire::{Batch, Reader, connect};
+use super::{LinkConfig, LinkEvent};
+
+/// Two connections that have shaken hands, subscribed and with a snapshot.
+pub(super) struct Open {
+    table: Reader<OwnedReadHalf>,
+    table_out: OwnedWriteHalf,
+    packets: UnixStream,
+    snapshot: Box<Snapshot>,
+    next_call: u32,
+}
+
+/// Connects both, subscribes, then takes the snapshot that events come on top of.
+pub(super) async fn open(config: &LinkConfig) -> Result<Open, LinkError> {
+    let table = connect(&config.socket, Role::Table, config.timeout).await?;
+    let packets = connect(&config.socket, Role::Packet, config.timeout).await?;
+    let (read, mut table_out) = table.into_split();
+    let mut table = Reader::new(read, TABLE_LIMIT);
+    let ask = async {
+        let mut batch = Batch::default();
+        batch.push(&Call { id: 1, request: Request::Subscribe }, TABLE_LIMIT)?;
+        batch.push(&Call { id: 2, request: Request::Snapshot }, TABLE_LIMIT)?;
+        batch.write(&mut table_out).await?;
+        loop {
+            // Events of this moment are part of the snapshot or found missing after it.
+            match table.next::<Reply>().await? {
+                Reply { response: Response::Refused(refused), .. } => return Err(LinkError::Refused(refused)),
+                Reply { id: 2, response: Response::Snapshot(snapshot) } => return Ok(snapshot),
+                _ => {}
+            }
+        }
+    };
+    let snapshot =
+        tokio::time::timeout(config.timeout, ask).await.unwrap_or(Err(LinkError::Timeout(config.timeout)))?;
+    Ok(Open { table, table_out, packets, snapshot, next_call: 3 })
+}
+
+/// A call that waits for its answer.
+struct Pending {
+    call: u32,
+    since: Instant,
+    what: What,
+}
+
+enum What {
+    Transaction(u64),
+    Question(oneshot::Sender<Result<Response, LinkError>>),
+    /// A snapshot because events were lost.
+    Gap,
+}
+
+/// Calls in the order they were written; short locks only, never across an await.
+#[derive(Default)]
+struct Waiting(Mutex<VecDeque<Pending>>);
+
+impl Waiting {
+    fn with<T>(&self, act: impl FnOnce(&mut VecDeque<Pending>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+/// Runs until something fails, and says what.
+pub(super) async fn run(config: &LinkConfig, inside: &mut Inside, open: Open, session: u64) -> LinkError {
+    let Inside { commands, packets, events, shared } = inside;
+    let (packet_read, packet_write) = open.packets.into_split();
+    let waiting = Waiting::default();
+    let (gaps, gap_asked) = mpsc::channel(1);
+    let sequence = open.snapshot.event_sequence;
+    shared.counters.add(Count::Connected);
+    shared.up.store(true, Ordering::Release);
+    let table = TableReader { events, shared, session, waiting: &waiting, gaps, sequence, lost: None };
+    let end = tokio::select! {
+        end = table.run(open.table, open.snapshot) => end,
+        end = write_table(commands, gap_asked, open.table_out, &waiting, shared, session, open.next_call) => end,
+        end = read_packets(packet_read, events, shared, session) => end,
+        end = write_packets(packets, packet_write, shared) => end,
+        end = watch(&waiting, config.timeout) => end,
+        () = shared.overflow(session) => Err(LinkError::Overflow(config.table_queue)),
+    };
+    // Who asked hears that the link is down by its end of the channel being dropped.
+    end.err().unwrap_or(LinkError::Down)
+}
+
+/// Fails when the oldest call has waited too long.
+async fn watch(waiting: &Waiting, timeout: Duration) -> Result<(), LinkError> {
+    loop {
+        tokio::time::sleep(timeout / 8).await;
+        if waiting.with(|calls| calls.front().is_some_and(|oldest| oldest.since.elapsed() > timeout)) {
+            return Err(LinkError::Timeout(timeout));
+        }
+    }
+}
+
+async fn write_table(
+    commands: &mut mpsc::Receiver<Command>,
+    mut gap_asked: mpsc::Receiver<()>,
+    mut stream: OwnedWriteHalf,
+    waiting: &Waiting,
+    shared: &Shared,
+    session: u64,
+    mut next_call: u32,
+) -> Result<(), LinkError> {
+    let mut batch = Batch::default();
+    loop {
+        let mut next = tokio::select! {
+            Some(()) = gap_asked.recv() => Some((Request::Snapshot, What::Gap)),
+            command = commands.recv() => match command {
+                Some(command) => request(command, shared, session),
+                // Every handle is gone; events still count.
+                None => std::future::pending().await,
+            },
+        };
+        loop {
+            if let Some((request, what)) = next {
+                let call = next_call;
+                next_call = next_call.wrapping_add(1).max(1);
+                match (batch.push(&Call { id: call, request }, TABLE_LIMIT), what) {
+                    (Ok(()), what) => {
+                        waiting.with(|calls| calls.push_back(Pending { call, since: Instant::now(), what }));
+                    }
+                    (Err(error), What::Question(answer)) => drop(answer.send(Err(error))),
+                    // Without it the forwarder's table would not be what the node thinks.
+                    (Err(error), _) => return Err(error),
+                }
+            }
+            if batch.is_full() {
+                break;
+            }
+            match commands.try_recv() {
+                Ok(command) => next = request(command, shared, session),
+                Err(_) => break,
+            }
+        }
+        batch.write(&mut stream).await?;
+    }
+}
+
+fn request(command: Command, shared: &Shared, session: u64) -> Option<(Request, What)> {
+    match command {
+        Command::Transaction { session: made_for, .. } if made_for != session => {
+            shared.counters.add(Count::Stale);
+            None
+        }
+        Command::Transaction { id, changes, .. } => {
+            shared.counters.add(Count::Transactions);
+            Some((Request::Transaction { id, changes }, What::Transaction(id)))
+        }
+        Command::Question { request, answer } => Some((request, What::Question(answer))),
+    }
+}
+
+struct TableReader<'a> {
+    events: &'a mpsc::Sender<(u64, LinkEvent)>,
+    shared: &'a Shared,
+    session: u64,
+    waiting: &'a Waiting,
+    gaps: mpsc::Sender<()>,
+    /// Sequence number of the last event the node knows of.
+    sequence: u64,
+    /// While a snapshot is under way: the last event that came and was not passed on.
+    lost: Option<u64>,
+}
+
+impl TableReader<'_> {
+    async fn run(mut self, mut table: Reader<OwnedReadHalf>, snapshot: Box<Snapshot>) -> Result<(), LinkError> {
+        self.tell(LinkEvent::Up(snapshot)).await?;
+        loop {
+            let Reply { id, response } = table.next().await?;
+            match response {
+                Response::Event(record) => self.event(record).await?,
+                // Nobody traces on this connection.
+                Response::Trace(_) | Response::TraceEnd { .. } => {}
+                response => self.answer(id, response).await?,
+            }
+        }
+    }
+
+    /// Waits for the node: it hears every answer, and a forwarder that cannot write drops events and counts them.
+    async fn tell(&self, event: LinkEvent) -> Result<(), LinkError> {
+        self.events.send((self.session, event)).await.map_err(|_| LinkError::Down)
+    }
+
+    async fn event(&mut self, record: EventRecord) -> Result<(), LinkError> {
+        self.shared.counters.add(Count::Events);
+        if self.lost.is_some() {
+            self.lost = Some(record.sequence);
+            return Ok(());
+        }
+        if record.sequence <= self.sequence {
+            return Ok(());
+        }
+        if record.sequence != self.sequence + 1 {
+            self.gap(record.sequence);
+            return Ok(());
+        }
+        self.sequence = record.sequence;
+        self.tell(LinkEvent::Event(record)).await
+    }
+
+    fn gap(&mut self, last: u64) {
+        self.shared.counters.add(Count::Gaps);
+        self.lost = Some(last);
+        // One place is enough: the next is only asked for when this one was answered.
+        drop(self.gaps.try_send(()));
+    }
+
+    async fn answer(&mut self, call: u32, response: Response) -> Result<(), LinkError> {
+        let Some(pending) = self.waiting.with(VecDeque::pop_front).filter(|oldest| oldest.call == call) else {
+            return Err(LinkError::Unexpected("a call out of order"));
+        };
+        match (pending.what, response) {
+            (What::Transaction(id), Response::Committed { id: of, generation }) if id == of => {
+                self.tell(LinkEvent::Committed { id, result: Ok(generation) }).await
+            }
+            (What::Transaction(id), Response::Refused(refused)) => {
+                self.shared.counters.add(Count::Refused);
+                self.tell(LinkEvent::Committed { id, result: Err(refused) }).await
+            }
+            (What::Transaction(_), _) => Err(LinkError::Unexpected("a transaction")),
+            (What::Gap, Response::Snapshot(snapshot)) => {
+                let lost = self.lost.take();
+                self.sequence = snapshot.event_sequence;
+                self.tell(LinkEvent::Gap(snapshot)).await?;
+                // An event that came before the snapshot but is not part of it was not passed on.
+                if let Some(last) = lost.filter(|last| *last > self.sequence) {
+                    self.gap(last);
+                }
+                Ok(())
+            }
+            (What::Gap, Response::Refused(refused)) => Err(LinkError::Refused(refused)),
+            (What::Gap, _) => Err(LinkError::Unexpected("snapshot")),
+            (What::Question(answer), response) => {
+                // Whoever asked may have stopped waiting.
+                drop(answer.send(Ok(response)));
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn read_packets(
+    stream: OwnedReadHalf,
+    events: &mpsc::Sender<(u64, LinkEvent)>,
+    shared: &Shared,
+    session: u64,
+) -> Result<(), LinkError> {
+    let mut reader = Reader::new(stream, PACKET_LIMIT);
+    // The rest is for answers and events, which are never dropped.
+    let kept_free = events.max_capacity() / 4;
+    loop {
+        let packet: PacketMessage = reader.next().await?;
+        shared.counters.add(Count::PacketsIn);
+        let room = events.capacity() > kept_free;
+        if !room || events.try_send((session, LinkEvent::Packet(packet))).is_err() {
+            shared.counters.add(Count::PacketsInDropped);
+        }
+    }
+}
+
+async fn write_packets(
+    packets: &mut mpsc::Receiver<PacketMessage>,
+    mut stream: OwnedWriteHalf,
+    shared: &Shared,
+) -> Result<(), LinkError> {
+    let mut batch = Batch::default();
+    loop {
+        let Some(packet) = packets.recv().await else { return std::future::pending().await };
+        let mut next = Some(packet);
+        while let Some(packet) = next {
+            let count = match batch.push(&packet, PACKET_LIMIT) {
+                Ok(()) => Count::PacketsOut,
+                Err(_) => Count::PacketsOutDropped,
+            };
+            shared.counters.add(count);
+            next = if batch.is_full() { None } else { packets.try_recv().ok() };
+        }
+        batch.write(&mut stream).await?;
+    }
+}
