@@ -1,6 +1,15 @@
 //! Conferences, pure and free of dialects: who is in, what each sends and wants, and the table rows that follow.
 //! Never touches a socket, a clock or a client's protocol.
 
+mod core;
+mod description;
+mod event;
 mod id;
+mod ledger;
+mod member;
+mod rows;
 
+pub use self::core::{Conference, ConferenceLimits};
+pub use description::{AudioIn, Connection, Description, DescriptionError, Layer, Path, Slots, VideoIn, VideoSlot};
+pub use event::{Action, Event, Quality, Refusal, Subscription};
 pub use id::ParticipantId;
