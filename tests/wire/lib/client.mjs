@@ -42,7 +42,8 @@ export class Client {
       executablePath: wrapper, args: FLAGS, handleSIGINT: false, handleSIGTERM: false, handleSIGHUP: false,
     });
     const context = await this.browser.newContext({ ignoreHTTPSErrors: true });
-    await context.grantPermissions(['camera', 'microphone']);
+    // The page's address is public to the browser, the SFT's private: that takes a permission of its own.
+    await context.grantPermissions(['camera', 'microphone', 'local-network-access']);
     this.page = await context.newPage();
     this.page.on('console', message => this.note(`console ${message.type()}: ${message.text()}`));
     await this.page.exposeFunction('logged', (level, text) => this.note(`${level} ${text}`));

@@ -1,6 +1,7 @@
 // What the network does to packets: loss on the bridge, and an address translator in front of a client whose mapping
 // can change. Owns the nftables rules; both work on the kernel's side of the veths, outside of what AF_XDP sees.
 
+import { spawnSync } from 'node:child_process';
 import { NET, NODE_ADDRESS, clientAddress, clientNamespace, runInside } from './namespaces.mjs';
 
 const PERIOD = 499;
@@ -58,5 +59,8 @@ export function translate(number, port) {
     'add rule ip translator quiet icmp type destination-unreachable drop',
     `add rule ip translator out ip daddr ${NODE_ADDRESS} meta l4proto udp snat to ${clientAddress(number)}:${port}`,
   ].join('; '));
-  runInside(namespace, 'conntrack', '-D', '-p', 'udp', '-d', NODE_ADDRESS);
+  // It ends with 1 where there was nothing to forget.
+  const done = spawnSync('ip', ['netns', 'exec', namespace, 'conntrack', '-D', '-p', 'udp', '-d', NODE_ADDRESS],
+    { encoding: 'utf8' });
+  if (!/flow entries have been deleted/.test(done.stderr ?? '')) throw new Error(`conntrack failed: ${done.stderr}`);
 }

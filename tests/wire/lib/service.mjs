@@ -5,11 +5,11 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'nod
 import path from 'node:path';
 import { root } from './external.mjs';
 import { NODE, NODE_ADDRESS, NODE_DEVICE, inside } from './namespaces.mjs';
-import { configuration } from './configuration.mjs';
+import { SECRET, configuration } from './configuration.mjs';
 import { until } from './wait.mjs';
 
 export const HTTPS_PORT = 8443;
-export const MEDIA_PORT = 3478;
+export const MEDIA_PORT = 3480;
 
 const binaries = () => process.env.SLUICE_BIN ??
   path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, 'target'), 'debug');
@@ -63,14 +63,19 @@ class Process {
   }
 }
 
-/** The media node: both processes. `options`: io (xdp, udp), namespace (null: this one), address, device, auth, ... */
+/** The media node: both processes. `options`: io (xdp, udp), namespace (null: this one), address, device, tokens, ... */
 export class Service {
   constructor(directory, options = {}) {
     this.directory = directory;
     this.options = { io: 'xdp', namespace: NODE, address: NODE_ADDRESS, device: NODE_DEVICE, httpsPort: HTTPS_PORT,
-      mediaPort: MEDIA_PORT, ...options };
+      mediaPort: MEDIA_PORT, metrics: '127.0.0.1:49090', ...options };
     this.url = `https://${this.options.address}:${this.options.httpsPort}`;
     this.socket = path.join(directory, 'table.sock');
+    this.adminSocket = path.join(directory, 'control.sock');
+    if (options.tokens) {
+      this.secretFile = path.join(directory, 'tokens.key');
+      writeFileSync(this.secretFile, `${SECRET}\n`, { mode: 0o600 });
+    }
   }
 
   startForwarder() {
@@ -83,7 +88,9 @@ export class Service {
     const file = path.join(this.directory, 'sluice.toml');
     const state = path.join(this.directory, 'control');
     mkdirSync(state, { recursive: true, mode: 0o700 });
-    writeFileSync(file, configuration({ ...this.options, socket: this.socket }), { mode: 0o600 });
+    writeFileSync(file, configuration({
+      ...this.options, socket: this.socket, adminSocket: this.adminSocket, secretFile: this.secretFile,
+    }), { mode: 0o600 });
     this.control = new Process('sluice-control', this.directory, this.options.namespace,
       ['--config', file, '--state', state]);
   }
