@@ -125,6 +125,11 @@ export class Service {
     return JSON.parse(done.stdout);
   }
 
+  /** Lets running calls go on and takes no new ones. */
+  drain() {
+    this.sluice('drain');
+  }
+
   /** Reasons why the service failed: it did not live to the end, or its log tells of a panic. */
   async stop() {
     const reasons = [];
