@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod conference;
 pub mod config;
+mod counters;
 pub mod dialect;
 pub mod doctor;
 pub mod http;

@@ -1,25 +1,8 @@
 //! What the link counts about itself. Never resets.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::counters::counters;
 
-macro_rules! counts {
-    ($($(#[$doc:meta])* $variant:ident $name:literal;)*) => {
-        /// Something the link counts.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Count { $($(#[$doc])* $variant,)* }
-
-        impl Count {
-            /// Every count, in order.
-            pub const ALL: &'static [Count] = &[$(Count::$variant,)*];
-            /// The stable name used in metrics.
-            pub const fn name(self) -> &'static str {
-                match self { $(Count::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-counts! {
+counters! {
     /// Times the link went up.
     Connected "connected";
     /// Times the link went down.
@@ -44,30 +27,4 @@ counts! {
     PacketsOut "packets_out";
     /// Packets dropped because the forwarder was behind or away, or too long for the connection.
     PacketsOutDropped "packets_out_dropped";
-}
-
-/// The counts' values.
-#[derive(Debug)]
-pub struct Counters([AtomicU64; Count::ALL.len()]);
-
-impl Default for Counters {
-    fn default() -> Counters {
-        Counters(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-impl Counters {
-    pub(super) fn add(&self, count: Count) {
-        self.0[count as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The value of one count.
-    pub fn get(&self, count: Count) -> u64 {
-        self.0[count as usize].load(Ordering::Relaxed)
-    }
-
-    /// Every name with its value.
-    pub fn all(&self) -> Vec<(&'static str, u64)> {
-        Count::ALL.iter().map(|count| (count.name(), self.get(*count))).collect()
-    }
 }

@@ -219,7 +219,7 @@ impl TableReader<'_> {
         self.shared.counters.add(Count::Gaps);
         self.lost = Some(last);
         // One place is enough: the next is only asked for when this one was answered.
-        drop(self.gaps.try_send(()));
+        let _ = self.gaps.try_send(());
     }
 
     async fn answer(&mut self, call: u32, response: Response) -> Result<(), LinkError> {
