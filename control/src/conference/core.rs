@@ -413,7 +413,7 @@ impl Conference {
         let wanted = member.wants.get(slot).copied().flatten();
         let row = wanted.and_then(|want| {
             let publisher = self.members.get(&want.publisher).filter(|p| p.publishes())?;
-            let offered = member.description.slots.video.get(slot)?;
+            let offered = member.description.slots.video.get(slot)?.as_ref()?;
             let flows = member.connection.is_some() && member.hears.contains(publisher.number);
             flows.then(|| rows::video_slot(member, offered, publisher, want.quality))
         });
