@@ -115,7 +115,8 @@ impl Streams {
     /// The offer.
     pub(super) fn offer(&self, config: &WireConfig, credentials: &Credentials, random: &mut dyn Random) -> String {
         let audio: Vec<_> = self.audio.iter().map(|ssrc| AudioSlot { ssrc: *ssrc, label: label(random) }).collect();
-        let video = self.video.iter().map(|(ssrc, rtx)| VideoSlot { ssrc: *ssrc, rtx_ssrc: *rtx, label: label(random) });
+        let video =
+            self.video.iter().map(|(ssrc, rtx)| VideoSlot { ssrc: *ssrc, rtx_ssrc: *rtx, label: label(random) });
         let video: Vec<_> = video.collect();
         super::offer::offer(&OfferParameters {
             session_id: random.number() >> 1,

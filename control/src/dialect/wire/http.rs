@@ -213,8 +213,7 @@ impl Wire {
         }
         let participant = ParticipantId(self.next_participant);
         self.next_participant += 1;
-        let evicted =
-            self.allocations.add(participant, origin, limits.allocations, limits.allocations_per_source);
+        let evicted = self.allocations.add(participant, origin, limits.allocations, limits.allocations_per_source);
         if let Some((evicted, reason)) = evicted {
             self.end(turn, evicted, reason);
         }
@@ -260,13 +259,7 @@ impl Wire {
     }
 
     /// A client answered an offer.
-    fn setup(
-        &mut self,
-        turn: &mut Turn<'_>,
-        convid: &str,
-        user: &User,
-        message: &Message,
-    ) -> Result<String, Refused> {
+    fn setup(&mut self, turn: &mut Turn<'_>, convid: &str, user: &User, message: &Message) -> Result<String, Refused> {
         let newest = self.rooms.get(convid).and_then(|room| room.users.get(user)).and_then(|ids| ids.last()).copied();
         let accepted = reply::confconn(convid, ConnStatus::Ok);
         let (participant, call) = match newest.and_then(|id| Some((id, self.calls.get_mut(&id)?))) {

@@ -314,9 +314,8 @@ mod tests {
         );
         assert!(matches!(read(&deep), Err(MessageError::Json(_))));
         let long = "x".repeat(128);
-        let message = read(&format!(
-            r#"{{"version":"3.0","type":"PING","sessid":"x","resp":false,"src_userid":"{long}"}}"#
-        ));
+        let message =
+            read(&format!(r#"{{"version":"3.0","type":"PING","sessid":"x","resp":false,"src_userid":"{long}"}}"#));
         assert!(message.unwrap().sender().is_err());
     }
 }

@@ -127,8 +127,7 @@ mod tests {
     fn agrees_with_another_implementation() {
         let secret = Secret::new(b"secret").unwrap();
         let username = "d=1700000000.v=1.k=0.s=1.r=abc123";
-        let credential =
-            "SlIKlq11c7Ueuq1E5ikvdTV0s40EcbTKih5HCW834HzUiKmhd+bwxJqqJ78f7+2lxg4cPMoOAsSVqCXhBmiTsw==";
+        let credential = "SlIKlq11c7Ueuq1E5ikvdTV0s40EcbTKih5HCW834HzUiKmhd+bwxJqqJ78f7+2lxg4cPMoOAsSVqCXhBmiTsw==";
         assert_eq!(check(&secret, username, credential, 0), Ok(Grant { expires: 1_700_000_000, may_start: true }));
     }
 
