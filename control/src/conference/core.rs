@@ -145,7 +145,7 @@ impl Conference {
                 }
             }
             Event::Connected { participant, connection } => self.connected(participant, connection),
-            Event::Moved { participant, path } => self.moved(participant, path),
+            Event::Moved { participant, path } => self.moved(participant, *path),
             Event::Alive { participant, deadline } => self.alive(participant, deadline),
             Event::Authorise { participant, peers } => {
                 let agreed = self.authorise(participant, &peers);
@@ -266,7 +266,7 @@ impl Conference {
         }
     }
 
-    fn moved(&mut self, participant: ParticipantId, path: Box<Path>) {
+    fn moved(&mut self, participant: ParticipantId, path: Path) {
         let Some(member) = self.members.get_mut(&participant) else { return };
         if member.relocate(path) {
             self.refresh_leg(participant);
@@ -413,7 +413,7 @@ impl Conference {
         let wanted = member.wants.get(slot).copied().flatten();
         let row = wanted.and_then(|want| {
             let publisher = self.members.get(&want.publisher).filter(|p| p.publishes())?;
-            let offered = member.description.slots.video.get(slot)?;
+            let offered = member.description.slots.video.get(slot)?.as_ref()?;
             let flows = member.connection.is_some() && member.hears.contains(publisher.number);
             flows.then(|| rows::video_slot(member, offered, publisher, want.quality))
         });

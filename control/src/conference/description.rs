@@ -69,8 +69,8 @@ pub enum Layer {
 pub struct Slots {
     /// SSRCs of the loudest speakers' streams.
     pub audio: Vec<Ssrc>,
-    /// Streams it subscribes on.
-    pub video: Vec<VideoSlot>,
+    /// Streams it subscribes on; `None` where it refused one, so that the others keep their places.
+    pub video: Vec<Option<VideoSlot>>,
 }
 
 /// A stream a participant subscribes on.
@@ -160,8 +160,8 @@ impl Description {
             self.check_video(video, &mut incoming)?;
         }
         let mut outgoing = BTreeSet::new();
-        let repairs = self.slots.video.iter().filter_map(|slot| slot.rtx.as_ref()).map(|rtx| rtx.ssrc);
-        let video = self.slots.video.iter().map(|slot| slot.ssrc);
+        let repairs = self.slots.video.iter().flatten().filter_map(|slot| slot.rtx.as_ref()).map(|rtx| rtx.ssrc);
+        let video = self.slots.video.iter().flatten().map(|slot| slot.ssrc);
         if !self.slots.audio.iter().copied().chain(video).chain(repairs).all(|ssrc| outgoing.insert(ssrc)) {
             return Err(DescriptionError::Ssrc);
         }

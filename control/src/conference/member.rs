@@ -35,7 +35,7 @@ impl Member {
     }
 
     /// Takes addresses; false if it has no leg or no leg can be made of them.
-    pub(super) fn relocate(&mut self, mut path: Box<Path>) -> bool {
+    pub(super) fn relocate(&mut self, mut path: Path) -> bool {
         tidy(&mut path.ice);
         match &mut self.connection {
             Some(connection) if !path.ice.tuples.is_empty() => {

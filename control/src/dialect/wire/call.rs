@@ -1,0 +1,190 @@
+//! One call of one client, from its CONFCONN on. Never decides anything.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use sluice_table::{Name, Ssrc};
+
+use super::WireConfig;
+use super::offer::{AudioSlot, OfferParameters, Offered, VideoSlot};
+use crate::conference::Quality;
+use crate::dialect::Random;
+use crate::transport::Credentials;
+
+/// A user and a client of it, as they call themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct User {
+    pub(super) user: Arc<str>,
+    pub(super) client: Arc<str>,
+}
+
+impl User {
+    pub(super) fn new(user: &str, client: &str) -> User {
+        User { user: user.into(), client: client.into() }
+    }
+}
+
+/// How far a call came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// The client has our offer.
+    Offered,
+    /// We have its answer.
+    Answered,
+    /// The transport is up.
+    Connected,
+    /// The channel is open.
+    Open,
+}
+
+impl Stage {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Stage::Offered => "offered",
+            Stage::Answered => "answered",
+            Stage::Connected => "connected",
+            Stage::Open => "open",
+        }
+    }
+}
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Its conference.
+    pub(super) room: Arc<str>,
+    pub(super) user: User,
+    pub(super) stage: Stage,
+    pub(super) since: Instant,
+    pub(super) client: IpAddr,
+    pub(super) tool: Box<str>,
+    pub(super) streams: Streams,
+    /// SSRC of the audio it sends.
+    pub(super) audio: Option<Ssrc>,
+    /// SSRC we invented for its picture.
+    pub(super) video: Ssrc,
+    /// Its place in the list of participants, and the place it is listed at.
+    pub(super) place: Option<u64>,
+    /// Version of the list it was sent last.
+    pub(super) listed: u64,
+    pub(super) properties: Map<String, Value>,
+    pub(super) muted: bool,
+    /// Whom it wants to see, by slot.
+    pub(super) wants: Vec<Option<(User, Quality)>>,
+    pub(super) bucket: Bucket,
+    /// Addresses of its leg.
+    pub(super) tuples: Vec<(Name, SocketAddr)>,
+}
+
+/// SSRCs of the streams a call may be sent, and whether layers are asked for.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) audio: Vec<Ssrc>,
+    /// Each with its RTX stream's.
+    pub(super) video: Vec<(Ssrc, Ssrc)>,
+    pub(super) simulcast: bool,
+}
+
+impl Streams {
+    /// Draws SSRCs, all different.
+    pub(super) fn draw(audio: usize, video: usize, simulcast: bool, random: &mut dyn Random) -> Streams {
+        let mut used = BTreeSet::new();
+        let mut ssrc = || {
+            loop {
+                let ssrc = Ssrc(random.number() as u32);
+                if ssrc.0 != 0 && used.insert(ssrc) {
+                    return ssrc;
+                }
+            }
+        };
+        Streams {
+            audio: (0..audio).map(|_| ssrc()).collect(),
+            video: (0..video).map(|_| (ssrc(), ssrc())).collect(),
+            simulcast,
+        }
+    }
+
+    /// What an answer is read against.
+    pub(super) fn offered(&self) -> Offered {
+        Offered { audio: self.audio.len(), video: self.video.len(), simulcast: self.simulcast }
+    }
+
+    /// The offer.
+    pub(super) fn offer(&self, config: &WireConfig, credentials: &Credentials, random: &mut dyn Random) -> String {
+        let audio: Vec<_> = self.audio.iter().map(|ssrc| AudioSlot { ssrc: *ssrc, label: label(random) }).collect();
+        let video =
+            self.video.iter().map(|(ssrc, rtx)| VideoSlot { ssrc: *ssrc, rtx_ssrc: *rtx, label: label(random) });
+        let video: Vec<_> = video.collect();
+        super::offer::offer(&OfferParameters {
+            session_id: random.number() >> 1,
+            session_version: 1,
+            tool: &config.tool,
+            credentials,
+            fingerprint: &config.fingerprint,
+            candidates: &config.candidates,
+            audio: &audio,
+            video: &video,
+            simulcast: self.simulcast,
+        })
+    }
+}
+
+/// A random UUID (RFC 9562 §5.4).
+fn label(random: &mut dyn Random) -> String {
+    let (high, low) = (random.number(), random.number());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        (high >> 16) & 0xffff,
+        high & 0xfff,
+        0x8000 | (low >> 50),
+        low & 0xffff_ffff_ffff
+    )
+}
+
+/// Messages a channel may still bring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
+    /// In nanoseconds of the rate.
+    level: Duration,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(super) fn new(now: Instant, rate: u32, burst: u32) -> Bucket {
+        Bucket { level: Duration::from_secs(u64::from(burst)) / rate.max(1), at: now }
+    }
+
+    /// Takes one message; false if there is none left.
+    pub(super) fn take(&mut self, now: Instant, rate: u32, burst: u32) -> bool {
+        let cost = Duration::from_secs(1) / rate.max(1);
+        let full = Duration::from_secs(u64::from(burst)) / rate.max(1);
+        self.level = (self.level + now.saturating_duration_since(self.at)).min(full);
+        self.at = now;
+        let enough = self.level >= cost;
+        if enough {
+            self.level -= cost;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start, 50, 100);
+        let mut take = |ms: u64, times: usize| {
+            (0..times).filter(|_| bucket.take(start + Duration::from_millis(ms), 50, 100)).count()
+        };
+        assert_eq!(take(0, 200), 100);
+        assert_eq!(take(100, 200), 5);
+        assert_eq!(take(60_000, 200), 100);
+    }
+}
