@@ -1,7 +1,7 @@
 // A lab: the network, the service and some Wire clients. Owns the order in which they come and go, and that nothing of
 // them is left, however the test ends.
 
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Backend } from './backend.mjs';
@@ -12,12 +12,16 @@ import { Service } from './service.mjs';
 
 const NAMES = ['alice', 'bob', 'carol', 'dave', 'erin', 'frank'];
 
-/** Signals end the process only after the namespaces are gone. */
+const TEMPORARY = os.tmpdir();
+let current;
+
+/** Signals end the process only after the namespaces and the run's directory are gone. */
 function tidyOnSignals() {
   const numbers = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 };
   for (const [name, number] of Object.entries(numbers)) {
     process.once(name, () => {
       removeAll();
+      if (current) rmSync(current, { recursive: true, force: true });
       process.exit(128 + number);
     });
   }
@@ -43,7 +47,11 @@ export class Lab {
   }
 
   constructor(options) {
-    this.directory = mkdtempSync(path.join(os.tmpdir(), 'sluice-wire-'));
+    this.directory = mkdtempSync(path.join(TEMPORARY, 'sluice-wire-'));
+    current = this.directory;
+    // The browsers' profiles, which a killed one would leave behind.
+    process.env.TMPDIR = path.join(this.directory, 'tmp');
+    mkdirSync(process.env.TMPDIR);
     this.name = (options.name ?? 'scenario').replaceAll(/[^a-z0-9]+/gi, '-');
     this.conversation = '6f1c51c2-0000-4000-8000-00000000c0de';
     this.backend = new Backend();
@@ -81,16 +89,26 @@ export class Lab {
       if (stayed.length > 0) reasons.push(`could not remove ${stayed.join(', ')}`);
       if (this.failed || reasons.length > 0) this.#keep();
       rmSync(this.directory, { recursive: true, force: true });
+      process.env.TMPDIR = TEMPORARY;
+      current = undefined;
     }
     return reasons;
   }
 
+  /** Writes down what each side knows, for whoever has to find out why a run failed. */
+  async record() {
+    for (const client of this.clients) {
+      if (client.browser) client.note(`evidence: ${await client.evidence()}`);
+    }
+    writeFileSync(path.join(this.directory, 'service.txt'), this.service.state?.() ?? '');
+  }
+
   #keep() {
-    const kept = process.env.SLUICE_WIRE_LOGS ?? path.join(os.tmpdir(), 'sluice-wire-logs');
+    const kept = process.env.SLUICE_WIRE_LOGS ?? path.join(TEMPORARY, 'sluice-wire-logs');
     const where = path.join(kept, this.name);
     rmSync(where, { recursive: true, force: true });
     mkdirSync(where, { recursive: true });
-    const secret = /\.(toml|sock|pem|key)$|^(forwarder|control|chromium-\d+)$/;
+    const secret = /\.(toml|sock|pem|key)$|^(forwarder|control|tmp|chromium-\d+)$/;
     if (existsSync(this.directory)) {
       cpSync(this.directory, where, { recursive: true, filter: file => !secret.test(path.basename(file)) });
     }
@@ -107,9 +125,7 @@ export async function scenario(options, body) {
   } catch (error) {
     failure = error;
     lab.failed = true;
-    for (const client of lab.clients) {
-      if (client.browser) client.note(`evidence: ${await client.evidence()}`);
-    }
+    await lab.record().catch(problem => console.error(`# ${problem}`));
   }
   const reasons = await lab.close();
   if (failure) {

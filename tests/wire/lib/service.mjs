@@ -116,13 +116,26 @@ export class Service {
     return { status: Number(out.slice(at + 1)), body: out.slice(0, at) };
   }
 
+  #command(...args) {
+    const line = [path.join(binaries(), 'sluice'), '--socket', this.socket, ...args];
+    const full = this.options.namespace ? inside(this.options.namespace, ...line) : line;
+    return spawnSync(full[0], full.slice(1), { encoding: 'utf8', timeout: 20_000 });
+  }
+
   /** What `sluice --json ARGUMENTS` answers. */
   sluice(...args) {
-    const line = [path.join(binaries(), 'sluice'), '--socket', this.socket, '--json', ...args];
-    const full = this.options.namespace ? inside(this.options.namespace, ...line) : line;
-    const done = spawnSync(full[0], full.slice(1), { encoding: 'utf8', timeout: 20_000 });
+    const done = this.#command('--json', ...args);
     if (done.status !== 0) throw new Error(`\`sluice ${args.join(' ')}\` ended with ${done.status}: ${done.stderr}`);
     return JSON.parse(done.stdout);
+  }
+
+  /** All that the service tells about itself, for a reader. */
+  state() {
+    const commands = ['status', 'conferences', 'participants', 'legs', 'streams', 'counters'];
+    return commands.map(name => {
+      const { stdout, stderr } = this.#command(name);
+      return `$ sluice ${name}\n${stdout}${stderr}`;
+    }).join('\n');
   }
 
   /** Lets running calls go on and takes no new ones. */

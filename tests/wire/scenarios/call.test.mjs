@@ -4,8 +4,8 @@ import test from 'node:test';
 import * as check from '../lib/checks.mjs';
 import { scenario } from '../lib/lab.mjs';
 
-async function everybody(lab, io) {
-  await lab.create();
+async function everybody(lab, io, options) {
+  await lab.create(options);
   await lab.clients[0].start();
   await check.call(lab.clients);
   check.path(lab.service, io);
@@ -18,4 +18,4 @@ for (const io of ['xdp', 'udp']) {
 }
 
 test('four clients over xdp', { timeout: 300_000 }, t =>
-  scenario({ name: t.name, io: 'xdp', clients: 4 }, lab => everybody(lab, 'xdp')));
+  scenario({ name: t.name, io: 'xdp', clients: 4 }, lab => everybody(lab, 'xdp', { width: 480, height: 270 })));

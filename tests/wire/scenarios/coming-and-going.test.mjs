@@ -6,21 +6,24 @@ import * as check from '../lib/checks.mjs';
 import { scenario } from '../lib/lab.mjs';
 import { sleep } from '../lib/wait.mjs';
 
+// Three browsers share few cores; it is still enough for both layers.
+const SMALL = { width: 480, height: 270 };
+
 test('a late join', { timeout: 240_000 }, t => scenario({ name: t.name, clients: 3 }, async lab => {
   const [alice, bob, carol] = lab.clients;
-  await lab.create({}, 0, 2);
+  await lab.create(SMALL, 0, 2);
   await alice.start();
   await check.call([alice, bob]);
   await sleep(5);
   // The backend hands her the call's announcement as soon as she listens.
-  await carol.create({ answer: true });
+  await carol.create({ answer: true, ...SMALL });
   await carol.until('the call to ring', 10, seen => seen.incoming.length > 0);
   await check.call([alice, bob, carol]);
 }));
 
 test('a hang-up', { timeout: 240_000 }, t => scenario({ name: t.name, clients: 3 }, async lab => {
   const [alice, bob, carol] = lab.clients;
-  await lab.create();
+  await lab.create(SMALL);
   await alice.start();
   await check.call(lab.clients);
   await check.leave(bob);
@@ -39,7 +42,7 @@ test('a hang-up', { timeout: 240_000 }, t => scenario({ name: t.name, clients: 3
 
 test('a client killed', { timeout: 240_000 }, t => scenario({ name: t.name, clients: 3 }, async lab => {
   const [alice, bob, carol] = lab.clients;
-  await lab.create();
+  await lab.create(SMALL);
   await alice.start();
   await check.call(lab.clients);
   // Nothing of her end reaches the node, not even what a dying browser would send.
