@@ -16,8 +16,10 @@ use sluice_forwarder::engine::rtcp::well_formed;
 use sluice_forwarder::engine::stun::message::{BINDING, Builder, Class, HEADER_LEN, IntegrityKey, Message, Role};
 use sluice_forwarder::io::headers::{Headers, write_udp_checksum};
 use sluice_forwarder::wire::frame::{self, Address};
+use sluice_forwarder::wire::rtcp::report::{self, ReportBlock, SenderInfo};
+use sluice_forwarder::wire::rtcp::{Compound, nack, payload, transport};
 use sluice_forwarder::wire::rtp;
-use sluice_srtp::Profile;
+use sluice_srtp::{Profile, Ssrc};
 use sluice_table::file::Origin;
 use sluice_table::protocol;
 use sluice_table::protocol::{Call, Hello, PacketInReason, PacketMessage, Reply, Request, Response, encode};
@@ -109,9 +111,29 @@ fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("id-15", rtp_packet(0x90, &[0xbe, 0xde, 0, 1, 0xf0, 1, 2, 3])),
         ],
         "rtcp" => {
-            let report = [0x80, 201, 0, 1, 0, 0, 0, 7];
+            let first = [0x80, 201, 0, 1, 0, 0, 0, 7];
             let feedback = [0x8f, 205, 0, 4, 0, 0, 0, 7, 0, 0, 0, 8, 0, 1, 0, 2, 0, 0, 0, 0];
-            vec![("report", report.to_vec()), ("compound", [&report[..], &feedback].concat())]
+            let mut sender = [0; 28 + 24];
+            let block = ReportBlock { ssrc: 7, lost: -3, highest: 70_000, ..ReportBlock::default() };
+            report::write_sender(&mut sender, Ssrc(9), &SenderInfo::default(), &[block]).unwrap();
+            let mut names = [0; 64];
+            let len = report::write_names(&mut names, &[Ssrc(9)], b"name").unwrap();
+            let mut requests = [0; 64];
+            let mut compound = Compound::new(&mut requests);
+            compound.push(|out| payload::write_pli(out, Ssrc(1), Ssrc(9)));
+            compound.push(|out| payload::write_fir(out, Ssrc(1), Ssrc(9), 3));
+            compound.push(|out| nack::write(out, Ssrc(1), Ssrc(9), &[65_535, 3, 90]).map(|(len, _)| len));
+            let requested = compound.len();
+            let mut arrivals = [0; 128];
+            let ticks = |at: usize| (at % 5 != 4).then_some((at * at * 7) as u32);
+            let written = transport::write(&mut arrivals, (Ssrc(1), Ssrc(9)), (65_530, 2), 60, ticks).unwrap();
+            vec![
+                ("report", first.to_vec()),
+                ("compound", [&first[..], &feedback].concat()),
+                ("sender", [&sender[..], &names[..len]].concat()),
+                ("requests", requests[..requested].to_vec()),
+                ("transport", arrivals[..written.len].to_vec()),
+            ]
         }
         "stun" => {
             let check = stun_message(Class::Request, |b| {

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sluice_forwarder::engine::rtcp::well_formed;
-use sluice_forwarder::engine::stun::message::{Builder, IntegrityKey, Message};
+use sluice_forwarder::engine::stun::message::{Builder, IntegrityKey, Message as StunMessage};
 use sluice_forwarder::io::headers::Headers;
 use sluice_forwarder::wire::extension::{BlockWriter, Elements};
 use sluice_forwarder::wire::frame::{Class, classify, parse};
+use sluice_forwarder::wire::rtcp::{Message, Walk};
 use sluice_forwarder::wire::rtp as header;
 use sluice_table::file::{Origin, parse as parse_table};
 use sluice_table::protocol::frame::decode;
@@ -82,8 +83,22 @@ pub fn rtp(data: &[u8]) {
     assert_eq!(read, found);
 }
 
-/// Compound RTCP: lengths that add up cover the packet exactly.
+/// Compound RTCP: lengths that add up cover the packet exactly, and what a packet says stays inside it.
 pub fn rtcp(data: &[u8]) {
+    for packet in Walk::new(data) {
+        assert!(packet.whole.len() % 4 == 0 && packet.body.len() + 4 <= packet.whole.len());
+        match packet.message() {
+            Some(Message::SenderReport { blocks, .. } | Message::ReceiverReport { blocks, .. }) => {
+                assert_eq!(blocks.iter().count(), usize::from(packet.count));
+            }
+            Some(Message::Nack(nack)) => assert!(nack.lost().count() <= packet.body.len() * 17 / 4),
+            Some(Message::Transport(feedback)) => {
+                assert_eq!(feedback.arrivals().count(), usize::from(feedback.packets));
+            }
+            Some(Message::FullIntra(fir)) => assert!(fir.streams().count() * 8 <= packet.body.len()),
+            _ => {}
+        }
+    }
     if !well_formed(data) {
         return;
     }
@@ -97,7 +112,7 @@ pub fn rtcp(data: &[u8]) {
 
 /// STUN: what was understood is built again, signed, and understood in the same way.
 pub fn stun(data: &[u8]) {
-    let Ok(message) = Message::parse(data) else { return };
+    let Ok(message) = StunMessage::parse(data) else { return };
     let key = IntegrityKey::new("a password of 22 bytes");
     assert!(message.has_integrity() || !message.verify(&key));
     let mut out = [0; 2_048];
@@ -123,7 +138,7 @@ pub fn stun(data: &[u8]) {
         builder = builder.error(code);
     }
     let len = builder.finish(&key).expect("a user name of 513 bytes and the rest fit");
-    let again = Message::parse(&out[..len]).expect("it was just built");
+    let again = StunMessage::parse(&out[..len]).expect("it was just built");
     assert!(again.verify(&key) && again.fingerprint);
     assert!(!again.verify(&IntegrityKey::new("another password of 22")));
     assert_eq!((again.class, again.method, again.transaction), (message.class, message.method, message.transaction));

@@ -4,6 +4,7 @@
 pub mod checksum;
 pub mod extension;
 pub mod frame;
+pub mod rtcp;
 pub mod rtp;
 pub mod template;
 
