@@ -1,1 +1,389 @@
-//! The owner of every peer connection and conference: turns requests, packets and time into actions.
+//! The owner of every peer connection and conference: turns requests, packets and time into actions. One writer, no
+//! locks; never touches a socket, a clock or a source of randomness itself.
+
+mod act;
+mod counters;
+mod deadlines;
+mod orphans;
+mod peers;
+mod routes;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_table::protocol::{Event as TableEvent, EventRecord, PacketInReason, PacketMessage, Refused, Snapshot};
+use sluice_table::{Change, Endpoint, Entry, Name};
+
+use crate::conference::ParticipantId;
+use crate::dialect::Random;
+use crate::dialect::wire::{self, Wire};
+use crate::http::{Answer, Request};
+use crate::link::LinkEvent;
+use crate::transport::{
+    DtlsVersion, Identity, Limits as TransportLimits, LocalCandidate, Output as TransportOutput, TransportStatus,
+};
+
+pub use counters::{Count, Counters};
+use deadlines::Deadlines;
+use orphans::Orphans;
+use peers::Peers;
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct Settings {
+    /// Our certificate.
+    pub identity: Arc<Identity>,
+    /// Where media arrives, preferred first, with the interface of each.
+    pub locals: Vec<(LocalCandidate, String)>,
+    /// DTLS versions.
+    pub dtls: DtlsVersion,
+    /// Bounds of a transport.
+    pub limits: TransportLimits,
+}
+
+/// What a node wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Answer a request.
+    Reply {
+        /// The request's number.
+        id: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Send a transaction to the forwarder.
+    Transaction {
+        /// Its number.
+        id: u64,
+        /// The changes.
+        changes: Vec<Change>,
+    },
+    /// Send a packet by the forwarder.
+    Packet(PacketMessage),
+}
+
+/// Time and chance, as the edge hands them in.
+pub struct Context<'a> {
+    /// Monotonic time.
+    pub now: Instant,
+    /// Milliseconds of the Unix epoch.
+    pub wall_ms: u64,
+    /// Randomness.
+    pub random: &'a mut dyn Random,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// The node.
+#[derive(Debug)]
+pub struct Node {
+    settings: Settings,
+    wire: Wire,
+    peers: Peers,
+    deadlines: Deadlines,
+    orphans: Orphans,
+    /// Participants whose transports have something to tell.
+    restless: Vec<ParticipantId>,
+    drained: bool,
+    /// Participants whose keys a transaction brings, to be released when it is committed.
+    keyed: HashMap<u64, ParticipantId>,
+    next_transaction: u64,
+    up: bool,
+    /// Why the forwarder refused the endpoints, if it did.
+    endpoints_refused: Option<Refused>,
+    endpoints_transaction: Option<u64>,
+    counters: Counters,
+    actions: Vec<wire::Action>,
+    outputs: Vec<Output>,
+}
+
+impl Node {
+    /// A node without participants.
+    pub fn new(settings: Settings, wire: Wire) -> Node {
+        Node {
+            settings,
+            wire,
+            peers: Peers::default(),
+            deadlines: Deadlines::default(),
+            orphans: Orphans::default(),
+            restless: Vec::new(),
+            drained: false,
+            keyed: HashMap::new(),
+            next_transaction: 1,
+            up: false,
+            endpoints_refused: None,
+            endpoints_transaction: None,
+            counters: Counters::default(),
+            actions: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last call.
+    pub fn outputs(&mut self) -> std::vec::Drain<'_, Output> {
+        self.outputs.drain(..)
+    }
+
+    /// What the node counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The Wire dialect's state, for reports.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Peer connections there are, those not yet used included.
+    pub fn transports(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// A participant's transport as it is now.
+    pub fn transport_status(&mut self, participant: ParticipantId) -> Option<TransportStatus> {
+        self.peers.get_mut(participant).map(|peer| peer.transport.status())
+    }
+
+    /// Whether the last call of a draining node ended.
+    pub fn is_drained(&self) -> bool {
+        self.drained
+    }
+
+    /// Whether the forwarder is connected and took our endpoints; the reason if not.
+    pub fn ready(&self) -> Result<(), String> {
+        match (&self.endpoints_refused, self.up) {
+            (Some(refused), _) => Err(format!("{refused}; {}", refused.hint)),
+            (None, false) => Err("the forwarder is not connected".to_owned()),
+            (None, true) if self.endpoints_transaction.is_some() => Err("the forwarder opens the endpoints".to_owned()),
+            (None, true) => Ok(()),
+        }
+    }
+
+    /// Why the forwarder refused the endpoints, if it did.
+    pub fn endpoints_refused(&self) -> Option<&Refused> {
+        self.endpoints_refused.as_ref()
+    }
+
+    /// Where media arrives, with the interface of each address.
+    pub fn locals(&self) -> &[(LocalCandidate, String)] {
+        &self.settings.locals
+    }
+
+    /// When [`Node::handle_timeout`] is to be called at the latest.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        [self.deadlines.next(), self.wire.next_deadline(), self.orphans.deadline()].into_iter().flatten().min()
+    }
+
+    /// A client's request.
+    pub fn request(&mut self, context: &mut Context<'_>, id: u64, request: Request) {
+        let event = wire::Event::Http {
+            request: wire::RequestId(id),
+            method: request.method,
+            path: request.path,
+            body: request.body.to_vec(),
+            client: request.client,
+        };
+        self.tell(context, event);
+        self.settle(context);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, context: &mut Context<'_>) {
+        while let Some(participant) = self.deadlines.pop(context.now) {
+            let Some(peer) = self.peers.get_mut(participant) else { continue };
+            if peer.ends.is_some_and(|at| at <= context.now) {
+                self.end(context.now, participant);
+                continue;
+            }
+            peer.transport.handle_timeout(context.now);
+            self.restless.push(participant);
+        }
+        if self.wire.next_deadline().is_some_and(|at| at <= context.now) {
+            self.tell(context, wire::Event::Tick);
+        }
+        let changes = self.orphans.take(context.now);
+        if !changes.is_empty() {
+            tracing::info!(rows = changes.len(), "removing what an earlier control process left in the forwarder");
+            self.transaction(changes);
+        }
+        self.settle(context);
+    }
+
+    /// Stops letting new participants in.
+    pub fn drain(&mut self, context: &mut Context<'_>) {
+        self.tell(context, wire::Event::Drain);
+        self.settle(context);
+    }
+
+    /// Puts a participant out.
+    pub fn kick(&mut self, context: &mut Context<'_>, participant: ParticipantId) {
+        self.tell(context, wire::Event::Kick { participant });
+        self.settle(context);
+    }
+
+    /// News of the forwarder.
+    pub fn link(&mut self, context: &mut Context<'_>, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(snapshot) => self.link_up(context, &snapshot),
+            LinkEvent::Down(reason) => {
+                tracing::warn!(reason, "the forwarder is not connected; if it runs, so do its calls");
+                self.up = false;
+                self.keyed.clear();
+            }
+            LinkEvent::Gap(snapshot) => {
+                self.counters.add(Count::EventsMissed);
+                self.reprogram(context, &snapshot);
+            }
+            LinkEvent::Committed { id, result } => self.committed(context, id, result),
+            LinkEvent::Event(EventRecord { event, .. }) => self.table_event(context, event),
+            LinkEvent::Packet(packet) => self.packet(context, packet),
+        }
+        self.settle(context);
+    }
+
+    /// The forwarder may have kept our rows, may have lost them by a restart, or hold those of an earlier process.
+    fn link_up(&mut self, context: &mut Context<'_>, snapshot: &Snapshot) {
+        tracing::info!(generation = snapshot.generation, legs = snapshot.legs.len(), "the forwarder is connected");
+        self.up = true;
+        self.keyed.clear();
+        let endpoints: Vec<Change> = self
+            .settings
+            .locals
+            .iter()
+            .map(|(local, interface)| {
+                let row = Endpoint { interface: interface.clone(), address: local.address };
+                Change::Put(local.endpoint.clone(), Entry::Endpoint(row))
+            })
+            .collect();
+        self.endpoints_transaction = Some(self.transaction(endpoints));
+        let ours =
+            |name: &Name| self.wire.owns(name) || self.settings.locals.iter().any(|(local, _)| local.endpoint == *name);
+        self.orphans.find(context.now, snapshot, ours);
+        // A snapshot shows no keys: rows of ours may be another process's by the same name. They are written again.
+        self.reprogram(context, snapshot);
+    }
+
+    fn reprogram(&mut self, context: &mut Context<'_>, snapshot: &Snapshot) {
+        let present = orphans::rows(snapshot);
+        self.tell(context, wire::Event::Reprogram { present });
+    }
+
+    fn committed(&mut self, context: &mut Context<'_>, id: u64, result: Result<u64, Refused>) {
+        let participant = self.keyed.remove(&id);
+        let endpoints = self.endpoints_transaction == Some(id);
+        if endpoints {
+            self.endpoints_transaction = None;
+            self.endpoints_refused = None;
+        }
+        if let Err(refused) = result {
+            self.counters.add(Count::TransactionsRefused);
+            tracing::error!(id, %refused, hint = refused.hint, "the forwarder refused a transaction");
+            for problem in &refused.problems {
+                tracing::error!(id, %problem, "at fault");
+            }
+            if endpoints {
+                self.endpoints_refused = Some(refused);
+            } else if let Some(participant) = participant {
+                // Its leg does not exist: it can only come again.
+                self.finish(context, participant, "refused_by_forwarder");
+            }
+            return;
+        }
+        if let Some(participant) = participant
+            && let Some(peer) = self.peers.get_mut(participant)
+        {
+            peer.transport.release(context.now);
+            self.restless.push(participant);
+        }
+    }
+
+    fn table_event(&mut self, context: &mut Context<'_>, event: TableEvent) {
+        match event {
+            TableEvent::ConsentLost { leg } => {
+                if let Some(participant) = self.wire.participant_of_leg(&leg) {
+                    self.counters.add(Count::ConsentLost);
+                    self.finish(context, participant, "consent_lost");
+                }
+            }
+            TableEvent::KeyWearing { leg, .. } => {
+                // Only a new connection brings another key.
+                if let Some(participant) = self.wire.participant_of_leg(&leg) {
+                    self.finish(context, participant, "key_worn");
+                }
+            }
+            TableEvent::EndpointIo { endpoint, mode, why } => {
+                tracing::info!(%endpoint, %mode, why, "an endpoint's way to the wire changed");
+            }
+            _ => {}
+        }
+    }
+
+    fn packet(&mut self, context: &mut Context<'_>, packet: PacketMessage) {
+        let PacketMessage::PacketIn { endpoint, leg, from, reason, bytes } = packet else {
+            self.counters.add(Count::RtcpIgnored);
+            return;
+        };
+        let of_leg = leg.as_ref().and_then(|leg| self.wire.participant_of_leg(leg));
+        let participant = match (reason, of_leg) {
+            (PacketInReason::Dtls, Some(participant)) => Some(participant),
+            (_, of_leg) => self.peers.find(&endpoint, from, &bytes).or(of_leg),
+        };
+        let Some(participant) = participant else {
+            self.counters.add(if reason == PacketInReason::Dtls { Count::DtlsUnknown } else { Count::StunUnknown });
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(participant) {
+            peer.transport.handle_datagram(context.now, &endpoint, from, &bytes);
+            self.restless.push(participant);
+        }
+    }
+
+    /// Ends a participant from this side.
+    fn finish(&mut self, context: &mut Context<'_>, participant: ParticipantId, reason: &'static str) {
+        self.end(context.now, participant);
+        self.tell(context, wire::Event::Closed { participant, reason });
+    }
+
+    /// Ends a transport at once.
+    fn end(&mut self, now: Instant, participant: ParticipantId) {
+        if let Some(peer) = self.peers.get_mut(participant) {
+            peer.transport.close(now);
+            while let Some(output) = peer.transport.poll() {
+                match output {
+                    TransportOutput::Datagram { endpoint, to, bytes } => {
+                        self.outputs.push(Output::Packet(PacketMessage::PacketOut { endpoint, to, bytes }));
+                    }
+                    TransportOutput::Closed(reason) => self.counters.closed(reason),
+                    _ => {}
+                }
+            }
+        }
+        self.peers.remove(participant);
+        self.deadlines.set(participant, None);
+    }
+
+    /// Tells the dialect and does what it wants; returns the last transaction that came of it.
+    fn tell(&mut self, context: &mut Context<'_>, event: wire::Event) -> Option<u64> {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.wire.handle(context.now, context.wall_ms, event, context.random, &mut actions);
+        let mut transaction = None;
+        for action in actions.drain(..) {
+            transaction = self.act(context, action).or(transaction);
+        }
+        self.actions = actions;
+        transaction
+    }
+
+    fn transaction(&mut self, changes: Vec<Change>) -> u64 {
+        let id = self.next_transaction;
+        self.next_transaction += 1;
+        self.counters.add(Count::Transactions);
+        self.outputs.push(Output::Transaction { id, changes });
+        id
+    }
+}

@@ -1,1 +1,10 @@
 //! The running process: sockets, clocks, files and randomness around the node.
+
+mod banner;
+mod error;
+mod media;
+mod random;
+mod run;
+
+pub use error::ServiceError;
+pub use run::run;

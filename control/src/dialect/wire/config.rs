@@ -30,6 +30,9 @@ pub struct WireConfig {
     pub blacklist: Blacklist,
     /// Where new calls are sent while draining.
     pub redirect: Option<String>,
+    /// Number of the first conference. Rows of conferences of different processes must differ by it, since an earlier
+    /// process may have left some in the forwarder.
+    pub first_conference: u64,
     /// Bounds.
     pub limits: WireLimits,
 }
@@ -46,6 +49,7 @@ impl WireConfig {
             tokens: None,
             blacklist: Blacklist::default(),
             redirect: None,
+            first_conference: 1,
             limits: WireLimits::default(),
         }
     }

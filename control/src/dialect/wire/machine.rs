@@ -35,6 +35,7 @@ pub struct Wire {
     tuples: HashMap<(Name, SocketAddr), ParticipantId>,
     pub(super) next_participant: u64,
     pub(super) next_conference: u64,
+    first_conference: u64,
     seqno: u64,
     pub(super) counters: Counters,
     pub(super) draining: bool,
@@ -54,7 +55,6 @@ impl Wire {
     /// A dialect without conferences.
     pub fn new(config: WireConfig) -> Wire {
         Wire {
-            config,
             rooms: HashMap::new(),
             calls: HashMap::new(),
             allocations: Allocations::default(),
@@ -62,12 +62,28 @@ impl Wire {
             agenda: BTreeSet::new(),
             tuples: HashMap::new(),
             next_participant: 1,
-            next_conference: 1,
+            next_conference: config.first_conference,
+            first_conference: config.first_conference,
             seqno: 0,
             counters: Counters::default(),
             draining: false,
             drained: false,
+            config,
         }
+    }
+
+    /// Whether a table row of this name is, or was, one of ours.
+    pub fn owns(&self, row: &Name) -> bool {
+        let conference = row.0.strip_prefix('c').and_then(|rest| rest.split_once('/')).map(|(number, _)| number);
+        let conference = conference.and_then(|number| number.parse::<u64>().ok());
+        conference.is_some_and(|number| (self.first_conference..self.next_conference).contains(&number))
+    }
+
+    /// Whose leg has this name.
+    pub fn participant_of_leg(&self, leg: &Name) -> Option<ParticipantId> {
+        let (_, participant) = leg.0.split_once("/p").filter(|_| self.owns(leg))?;
+        let participant = ParticipantId(participant.parse().ok()?);
+        self.calls.contains_key(&participant).then_some(participant)
     }
 
     /// Handles one event; adds what follows to `actions`. `wall` is in milliseconds since 1970.
