@@ -38,6 +38,8 @@ pub(super) struct Association {
     fingerprints: Vec<Fingerprint>,
     verified: bool,
     keyed: bool,
+    /// Whether anything was sent.
+    spoke: bool,
     next: Option<Instant>,
 }
 
@@ -70,7 +72,7 @@ impl Association {
             dtls.set_active(true);
         }
         dtls.handle_timeout(now).map_err(|error| reason(&error))?;
-        Ok(Association { dtls, active, fingerprints, verified: false, keyed: false, next: None })
+        Ok(Association { dtls, active, fingerprints, verified: false, keyed: false, spoke: false, next: None })
     }
 
     /// The version, once known.
@@ -80,6 +82,11 @@ impl Association {
             ProtocolVersion::DTLS1_3 => Some("1.3"),
             _ => None,
         }
+    }
+
+    /// Whether the peer has seen anything of this association.
+    pub(super) fn spoke(&self) -> bool {
+        self.spoke
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -118,7 +125,10 @@ impl Association {
         loop {
             let buffer: &mut [u8] = if long.is_empty() { &mut short } else { &mut long };
             match self.dtls.poll_output(buffer) {
-                Output::Packet(datagram) => datagrams.push(datagram.to_vec()),
+                Output::Packet(datagram) => {
+                    self.spoke = true;
+                    datagrams.push(datagram.to_vec());
+                }
                 Output::BufferTooSmall { needed } => long.resize(needed, 0),
                 Output::Timeout(at) => {
                     self.next = Some(at);
@@ -187,7 +197,10 @@ fn reason(error: &Error) -> CloseReason {
 
 #[cfg(test)]
 mod tests {
+    use dimpl::DtlsCertificate;
+
     use super::*;
+    use crate::transport::HashFunction;
 
     #[test]
     fn keys_follow_the_role() {
@@ -203,5 +216,86 @@ mod tests {
             assert_eq!(server_out.key(), &material[key..2 * key]);
             assert!(split(&material[1..], profile, false).is_none());
         }
+    }
+
+    /// A client of small datagrams, so that its hello takes several, and the server it talks to.
+    struct Talk {
+        client: Dtls,
+        server: Association,
+        now: Instant,
+        keys: bool,
+        sent: usize,
+    }
+
+    impl Talk {
+        fn new(version: DtlsVersion, certificate: DtlsCertificate) -> Talk {
+            let now = Instant::now();
+            let config = Config::builder().mtu(200).use_server_cookie(false).flight_start_rto(SHORTEST_RTO);
+            let config = Arc::new(config.build().unwrap());
+            let listed = identity::fingerprint(&certificate.certificate, HashFunction::Sha256);
+            let mut client = match version {
+                DtlsVersion::V1_3 => Dtls::new_13(config, certificate, now),
+                _ => Dtls::new_12(config, certificate, now),
+            };
+            client.set_active(true);
+            client.handle_timeout(now).unwrap();
+            let identity = Identity::generate().unwrap();
+            let server = Association::new(now, &identity, version, false, vec![listed], None).unwrap();
+            Talk { client, server, now, keys: false, sent: 0 }
+        }
+
+        /// One exchange; `lose` says which of the client's datagrams get lost, by their number.
+        fn turn(&mut self, lose: impl Fn(usize) -> bool) -> Result<(), CloseReason> {
+            self.now += Duration::from_millis(30);
+            self.client.handle_timeout(self.now).unwrap();
+            let mut buffer = [0; 4_096];
+            loop {
+                match self.client.poll_output(&mut buffer) {
+                    Output::Packet(datagram) => {
+                        self.sent += 1;
+                        if !lose(self.sent - 1) {
+                            self.server.handle(self.now, datagram)?;
+                        }
+                    }
+                    Output::Timeout(_) => break,
+                    _ => {}
+                }
+            }
+            self.server.handle_timeout(self.now)?;
+            let (mut datagrams, mut events) = (Vec::new(), Vec::new());
+            self.server.drain(&mut datagrams, &mut events)?;
+            self.keys |= events.iter().any(|event| matches!(event, DtlsEvent::Keys { .. }));
+            for datagram in datagrams {
+                self.client.handle_packet(&datagram).unwrap();
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_hello_in_pieces_survives_the_loss_of_any_of_them() {
+        for version in [DtlsVersion::V1_2, DtlsVersion::V1_3] {
+            for lost in 0..6 {
+                let mut talk = Talk::new(version, dimpl::certificate::generate_self_signed_certificate().unwrap());
+                talk.turn(|at| at == lost).unwrap();
+                assert!(talk.sent >= 2, "the hello was not in pieces");
+                for _ in 0..60 {
+                    talk.turn(|at| at == lost).unwrap();
+                }
+                assert!(talk.keys, "{version:?} {lost}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_rsa_certificate_is_refused_at_once_and_by_name() {
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let der = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&rsa).unwrap().der().to_vec();
+        let mut certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
+        certificate.certificate = der;
+        let mut talk = Talk::new(DtlsVersion::V1_2, certificate);
+        let result = (0..10).find_map(|_| talk.turn(|_| false).err());
+        assert_eq!(result, Some(CloseReason::Certificate));
+        assert!(!talk.keys);
     }
 }

@@ -104,9 +104,10 @@ impl Sctp {
     }
 
     fn endpoint(&mut self) -> &mut Endpoint {
-        let mut server = ServerConfig::new();
-        server.transport = self.transport();
+        let transport = self.endpoint.is_none().then(|| self.transport());
         self.endpoint.get_or_insert_with(|| {
+            let mut server = ServerConfig::new();
+            server.transport = transport.unwrap_or_default();
             let mut config = EndpointConfig::new();
             config.max_payload_size(MAX_PAYLOAD);
             Box::new(Endpoint::new(Arc::new(config), Some(Arc::new(server))))
@@ -248,9 +249,8 @@ impl Sctp {
             }
             (Some(Dcep::Open(open)), None) => self.accept(id, open, events),
             (Some(Dcep::Ack), Some(_)) => {}
-            // An OPEN on a channel in use, or something unreadable.
-            (_, Some(_)) => self.reset(id),
-            (_, None) => self.reset(id),
+            // An OPEN on a channel in use, an ACK to nothing, or something unreadable.
+            _ => self.reset(id),
         }
     }
 

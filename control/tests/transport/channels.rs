@@ -2,7 +2,7 @@
 
 use sluice_control::transport::{CloseReason, Limits, Payload, SendError, Setup};
 
-use crate::link::{Impairment, Setup_, World, client, server};
+use crate::link::{Impairment, Options, World, client, server};
 
 fn connected(seed: u64, impairment: Impairment) -> World {
     let mut world = World::new(seed, server(), client());
@@ -81,7 +81,7 @@ fn limits_are_errors_that_pass() {
 #[test]
 fn a_peer_that_opens_too_many_gets_those_reset() {
     let limits = Limits { channels: 20, ..Limits::default() };
-    let mut world = World::new(31, server(), Setup_ { limits, ..client() });
+    let mut world = World::new(31, server(), Options { limits, ..client() });
     world.introduce(Setup::Active, true);
     let now = world.now;
     for at in 0..12 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sluice_control::transport::{CloseReason, DtlsVersion, Limits, Phase, Setup, TransportError};
 use sluice_srtp::profile::Profile;
 
-use crate::link::{Impairment, Setup_, World, address, client, server};
+use crate::link::{Impairment, Options, World, address, client, server};
 
 fn assert_keys_fit(world: &World) {
     let (server, client) = (world.server.connection.as_ref().unwrap(), world.client.connection.as_ref().unwrap());
@@ -25,8 +25,8 @@ fn every_role_and_version() {
             for controlling in [false, true] {
                 let mut world = World::new(
                     1,
-                    Setup_ { controlling, version, ..server() },
-                    Setup_ { controlling: !controlling, version, ..client() },
+                    Options { controlling, version, ..server() },
+                    Options { controlling: !controlling, version, ..client() },
                 );
                 // Who offers either lets the other choose, and then is active, or chooses itself.
                 if setup == Setup::ActPass {
@@ -51,11 +51,11 @@ fn every_role_and_version() {
 
 #[test]
 fn one_version_each_has_no_common_one_but_auto_has() {
-    let mut world = World::new(2, server(), Setup_ { version: DtlsVersion::Auto, ..client() });
+    let mut world = World::new(2, server(), Options { version: DtlsVersion::Auto, ..client() });
     world.introduce(Setup::Active, true);
     world.connect();
     assert_keys_fit(&world);
-    let mut world = World::new(2, server(), Setup_ { version: DtlsVersion::V1_3, ..client() });
+    let mut world = World::new(2, server(), Options { version: DtlsVersion::V1_3, ..client() });
     world.introduce(Setup::Active, true);
     let ended = world.run(40_000, |world| !world.server.closed.is_empty());
     assert!(ended && world.server.connection.is_none());
@@ -77,7 +77,8 @@ fn the_client_needs_no_candidates_of_its_own() {
 
 #[test]
 fn checks_before_the_answer_are_kept() {
-    let mut world = World::new(4, Setup_ { controlling: true, ..server() }, Setup_ { controlling: false, ..client() });
+    let mut world =
+        World::new(4, Options { controlling: true, ..server() }, Options { controlling: false, ..client() });
     let to_client = world.server.description(Setup::Passive, true);
     world.client.transport.set_remote(world.now, &to_client).unwrap();
     assert!(!world.run(300, |_| false));
@@ -96,8 +97,8 @@ fn equal_roles_are_settled() {
         for (ours, theirs) in [(1, 2), (2, 1)] {
             let mut world = World::new(
                 5,
-                Setup_ { controlling, tie_breaker: ours, ..server() },
-                Setup_ { controlling, tie_breaker: theirs, ..client() },
+                Options { controlling, tie_breaker: ours, ..server() },
+                Options { controlling, tie_breaker: theirs, ..client() },
             );
             world.introduce(Setup::Active, true);
             world.connect();
@@ -116,8 +117,8 @@ fn the_candidate_that_works_is_found_among_dead_ones() {
             let servers = vec!["192.0.2.1:4000", "[2001:db8::1]:4000"];
             let mut world = World::new(
                 6,
-                Setup_ { controlling, addresses: servers, ..server() },
-                Setup_ { controlling: !controlling, addresses: addresses.clone(), ..client() },
+                Options { controlling, addresses: servers, ..server() },
+                Options { controlling: !controlling, addresses: addresses.clone(), ..client() },
             );
             world.dead = (0..3).filter(|at| *at != alive).map(|at| address(addresses[at])).collect();
             world.introduce(Setup::Active, true);
@@ -133,7 +134,7 @@ fn the_candidate_that_works_is_found_among_dead_ones() {
 fn loss_duplicates_and_reordering() {
     for seed in 0..60 {
         let version = if seed % 2 == 0 { DtlsVersion::V1_2 } else { DtlsVersion::V1_3 };
-        let mut world = World::new(seed, Setup_ { version, ..server() }, Setup_ { version, ..client() });
+        let mut world = World::new(seed, Options { version, ..server() }, Options { version, ..client() });
         world.impairment = Impairment { loss: 20, duplicate: 10, delay: (5, 60), garbage: 0 };
         world.introduce(if seed % 3 == 0 { Setup::Passive } else { Setup::Active }, true);
         world.connect();
@@ -167,7 +168,7 @@ fn the_last_flight_waits_for_the_leg_but_not_for_ever() {
 #[test]
 fn giving_up_says_why() {
     let limits = Limits { establish: Duration::from_secs(5), ..Limits::default() };
-    let mut world = World::new(9, Setup_ { limits, ..server() }, client());
+    let mut world = World::new(9, Options { limits, ..server() }, client());
     world.introduce(Setup::Active, true);
     world.dead = vec![address("192.0.2.1:4000")];
     world.run(6_000, |_| false);
@@ -175,7 +176,7 @@ fn giving_up_says_why() {
     assert_eq!(world.server.transport.next_timeout(), None);
 
     // Everything to the client is lost: it asks and hears nothing.
-    let mut world = World::new(10, Setup_ { limits, ..server() }, client());
+    let mut world = World::new(10, Options { limits, ..server() }, client());
     world.introduce(Setup::Active, true);
     world.nat = Some((address("198.51.100.7:5000"), address("198.51.100.7:5001")));
     world.dead = vec![];

@@ -108,6 +108,35 @@ fn forged_requests_get_nothing_and_are_counted() {
 }
 
 #[test]
+fn alerts_and_records_in_clear_do_not_end_a_connection() {
+    let mut world = World::new(49, server(), client());
+    world.introduce(Setup::Active, true);
+    let now = world.now;
+    world.client.transport.open_channel(now, "x").unwrap();
+    world.connect();
+    assert!(world.run(10_000, |world| !world.client.channels.is_empty()));
+    let (from, here) = (address("198.51.100.7:5000"), address("192.0.2.1:4000"));
+    let record = |kind: u8, epoch: u8, body: &[u8]| {
+        let mut bytes = vec![kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0x77, 0x77, 0, body.len() as u8];
+        bytes.extend(body);
+        bytes
+    };
+    for epoch in [0, 1, 2] {
+        for body in [[2, 40], [1, 0], [2, 0]] {
+            world.send(from, here, record(21, epoch, &body));
+        }
+        world.send(from, here, record(20, epoch, &[1]));
+        world.send(from, here, record(22, epoch, &[1; 60]));
+        world.send(from, here, record(23, epoch, &[0; 60]));
+    }
+    world.run(2_000, |_| false);
+    assert!(world.server.closed.is_empty(), "{:?}", world.server.closed);
+    let (channel, now) = (world.client.channels[0].0, world.now);
+    world.client.transport.send(now, channel, Payload::Text("still here".into())).unwrap();
+    assert!(world.run(5_000, |world| !world.server.messages.is_empty()));
+}
+
+#[test]
 fn a_request_of_1200_bytes_is_answered_and_a_longer_one_is_not() {
     for (length, answered) in [(1_200, true), (1_400, false)] {
         let mut world = World::new(45, server(), client());

@@ -2,7 +2,7 @@
 
 use sluice_control::transport::{Payload, Setup};
 
-use crate::link::{Setup_, Side, World, address, binding_request, client, credentials, server};
+use crate::link::{Options, Side, World, address, binding_request, client, credentials, server};
 
 const INNER: &str = "198.51.100.7:5000";
 const OUTER: &str = "198.51.100.7:6001";
@@ -10,7 +10,7 @@ const HERE: &str = "192.0.2.1:4000";
 
 fn world(seed: u64, controlling: bool) -> World {
     let mut world =
-        World::new(seed, Setup_ { controlling, ..server() }, Setup_ { controlling: !controlling, ..client() });
+        World::new(seed, Options { controlling, ..server() }, Options { controlling: !controlling, ..client() });
     world.introduce(Setup::Active, true);
     let now = world.now;
     world.client.transport.open_channel(now, "x").unwrap();
