@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dimpl::{Config, Dtls, Error, Output, ProtocolVersion, SrtpProfile};
+use dimpl::{Config, Dtls, Error, Output, ProtocolVersion, SrtpProfile, UnexpectedMessageError};
 use sluice_srtp::key::MasterKey;
 use sluice_srtp::profile::Profile;
 
@@ -18,6 +18,9 @@ const LONGEST_RTO: Duration = Duration::from_millis(200);
 /// 0.1 s doubled eight times passes [`HANDSHAKE`].
 const RETRIES: usize = 8;
 const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// `id-ecPublicKey` (RFC 5480 §2.1.1) in DER; no other kind of key can be verified.
+const EC_PUBLIC_KEY: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 
 /// What records brought.
 #[derive(Debug)]
@@ -139,6 +142,9 @@ impl Association {
                     if !self.fingerprints.iter().any(listed) {
                         return Err(CloseReason::Fingerprint);
                     }
+                    if !der.windows(EC_PUBLIC_KEY.len()).any(|part| part == EC_PUBLIC_KEY) {
+                        return Err(CloseReason::Certificate);
+                    }
                     self.verified = true;
                 }
                 Output::KeyingMaterial(material, profile) => {
@@ -178,9 +184,14 @@ fn split(material: &[u8], profile: SrtpProfile, active: bool) -> Option<(MasterK
 /// Full queues pass; any other error of `dimpl` ends the association.
 fn settle(result: Result<(), Error>) -> Result<(), CloseReason> {
     match result {
-        Ok(()) | Err(Error::TransmitQueueFull | Error::ReceiveQueueFull | Error::TransmitHistoryFull) => Ok(()),
-        // Not an answer to our hello; the right one may still come.
-        Err(Error::UnexpectedMessage(dimpl::UnexpectedMessageError::UnrecognizedAutoServerResponse)) => Ok(()),
+        Ok(())
+        | Err(
+            Error::TransmitQueueFull
+            | Error::ReceiveQueueFull
+            | Error::TransmitHistoryFull
+            // Not an answer to our hello; the right one may still come.
+            | Error::UnexpectedMessage(UnexpectedMessageError::UnrecognizedAutoServerResponse),
+        ) => Ok(()),
         Err(error) => Err(reason(&error)),
     }
 }
@@ -230,7 +241,8 @@ mod tests {
     impl Talk {
         fn new(version: DtlsVersion, certificate: DtlsCertificate) -> Talk {
             let now = Instant::now();
-            let config = Config::builder().mtu(200).use_server_cookie(false).flight_start_rto(SHORTEST_RTO);
+            let config =
+                Config::builder().mtu(110).use_server_cookie(false).flight_start_rto(SHORTEST_RTO).max_queue_tx(64);
             let config = Arc::new(config.build().unwrap());
             let listed = identity::fingerprint(&certificate.certificate, HashFunction::Sha256);
             let mut client = match version {
@@ -249,21 +261,22 @@ mod tests {
             self.now += Duration::from_millis(30);
             self.client.handle_timeout(self.now).unwrap();
             let mut buffer = [0; 4_096];
+            let mut handled = Ok(());
             loop {
                 match self.client.poll_output(&mut buffer) {
                     Output::Packet(datagram) => {
                         self.sent += 1;
                         if !lose(self.sent - 1) {
-                            self.server.handle(self.now, datagram)?;
+                            handled = handled.and(self.server.handle(self.now, datagram));
                         }
                     }
                     Output::Timeout(_) => break,
                     _ => {}
                 }
             }
-            self.server.handle_timeout(self.now)?;
+            handled = handled.and(self.server.handle_timeout(self.now));
             let (mut datagrams, mut events) = (Vec::new(), Vec::new());
-            self.server.drain(&mut datagrams, &mut events)?;
+            self.server.drain(&mut datagrams, &mut events).and(handled)?;
             self.keys |= events.iter().any(|event| matches!(event, DtlsEvent::Keys { .. }));
             for datagram in datagrams {
                 self.client.handle_packet(&datagram).unwrap();

@@ -194,8 +194,11 @@ impl Transport {
                 DtlsEvent::Closed => peer_closed = true,
             }
         }
-        datagrams.into_iter().for_each(|datagram| self.send_or_hold(datagram));
-        let result = if peer_closed { Err(CloseReason::Peer) } else { result.and(drained) };
+        for datagram in datagrams {
+            self.send_or_hold(datagram);
+        }
+        // What is wrong with the certificate says more than that its signature did not verify.
+        let result = if peer_closed { Err(CloseReason::Peer) } else { drained.and(result) };
         match (result, &self.dtls) {
             (Ok(()), _) => {}
             // Nothing of it was seen by the peer, whose next hello finds a new association.
@@ -408,7 +411,9 @@ impl Transport {
             // Its events and errors have nobody left to tell.
             let _ = dtls.drain(&mut datagrams, &mut Vec::new());
         }
-        datagrams.into_iter().for_each(|datagram| self.send_datagram(datagram));
+        for datagram in datagrams {
+            self.send_datagram(datagram);
+        }
         self.outputs.push_back(Output::Closed(reason));
     }
 

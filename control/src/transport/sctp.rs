@@ -157,15 +157,16 @@ impl Sctp {
 
     /// Takes everything the association has to say.
     pub(super) fn drain(&mut self, now: Instant, packets: &mut Vec<Bytes>, events: &mut Vec<SctpEvent>) {
-        loop {
-            let Some((handle, association)) = &mut self.association else { break };
+        while let Some((handle, association)) = &mut self.association {
             let event = association.poll();
             while let Some(event) = association.poll_endpoint_event() {
                 let reply = self.endpoint.as_mut().and_then(|endpoint| endpoint.handle_event(*handle, event));
-                reply.into_iter().for_each(|event| association.handle_event(event));
+                if let Some(event) = reply {
+                    association.handle_event(event);
+                }
             }
             match event {
-                Some(event) => self.event(event, events),
+                Some(event) => self.event(&event, events),
                 None => break,
             }
         }
@@ -186,7 +187,7 @@ impl Sctp {
         }
     }
 
-    fn event(&mut self, event: Event, events: &mut Vec<SctpEvent>) {
+    fn event(&mut self, event: &Event, events: &mut Vec<SctpEvent>) {
         match event {
             Event::Connected => {
                 self.established = true;
@@ -194,8 +195,8 @@ impl Sctp {
                     self.send_open(at);
                 }
             }
-            Event::Stream(StreamEvent::Readable { id }) => self.read(id, events),
-            Event::Stream(StreamEvent::Finished { id }) => self.forget(id, events),
+            Event::Stream(StreamEvent::Readable { id }) => self.read(*id, events),
+            Event::Stream(StreamEvent::Finished { id }) => self.forget(*id, events),
             Event::AssociationLost {
                 reason: AssociationError::AssociationClosed | AssociationError::ApplicationClosed,
             } => {

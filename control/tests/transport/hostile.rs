@@ -236,3 +236,41 @@ fn signalled_addresses_nobody_is_at_get_a_few_checks() {
         assert!(*to == address("198.51.100.7:5000") || *sent <= 600, "{to}: {sent}");
     }
 }
+
+#[test]
+fn broken_copies_of_everything_a_peer_sends_are_survived() {
+    let mut source = World::new(50, server(), client());
+    source.introduce(Setup::Active, true);
+    let now = source.now;
+    source.client.transport.open_channel(now, "x").unwrap();
+    source.connect();
+    source.run(3_000, |_| false);
+    let real: Vec<Vec<u8>> = source.log.iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert!(real.len() > 8);
+    for (secured, seed) in [(false, 51), (true, 52), (false, 53), (true, 54)] {
+        let mut world = World::new(seed, server(), client());
+        world.introduce(Setup::Active, true);
+        if secured {
+            world.connect();
+        }
+        let (from, endpoint) = (address("192.0.2.1:4000"), world.client.locals[0].endpoint.clone());
+        for round in 0..200 {
+            for bytes in &real {
+                let mut broken = bytes.clone();
+                let at = world.random(broken.len() as u64) as usize;
+                match world.random(4) {
+                    0 => broken.truncate(at),
+                    1 => broken.extend(vec![round; at]),
+                    2 => broken[at] = world.random(256) as u8,
+                    _ => broken[at.min(30)] ^= 0xff,
+                }
+                let now = world.now;
+                world.client.transport.handle_datagram(now, &endpoint, from, &broken);
+            }
+            world.run(5, |_| false);
+        }
+        if secured {
+            assert!(world.client.closed.is_empty(), "{:?}", world.client.closed);
+        }
+    }
+}

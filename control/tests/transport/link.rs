@@ -13,48 +13,48 @@ use sluice_table::Name;
 
 /// Who sent or receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     Server,
     Client,
 }
 
-pub fn address(text: &str) -> SocketAddr {
+pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-pub fn credentials(text: &str) -> Credentials {
+pub(crate) fn credentials(text: &str) -> Credentials {
     Credentials { ufrag: format!("ufrag{text}"), password: format!("password{text:0>20}") }
 }
 
 /// A transport, and what it said.
-pub struct Peer {
-    pub transport: Transport,
-    pub identity: Arc<Identity>,
-    pub locals: Vec<LocalCandidate>,
-    pub credentials: Credentials,
-    pub release: bool,
-    pub connection: Option<Connection>,
-    pub moved: Vec<Path>,
-    pub channels: Vec<(ChannelId, String)>,
-    pub messages: Vec<(ChannelId, bool, Vec<u8>)>,
-    pub closed_channels: Vec<ChannelId>,
-    pub closed: Vec<CloseReason>,
-    pub datagrams: usize,
+pub(crate) struct Peer {
+    pub(crate) transport: Transport,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) locals: Vec<LocalCandidate>,
+    pub(crate) credentials: Credentials,
+    pub(crate) release: bool,
+    pub(crate) connection: Option<Connection>,
+    pub(crate) moved: Vec<Path>,
+    pub(crate) channels: Vec<(ChannelId, String)>,
+    pub(crate) messages: Vec<(ChannelId, bool, Vec<u8>)>,
+    pub(crate) closed_channels: Vec<ChannelId>,
+    pub(crate) closed: Vec<CloseReason>,
+    pub(crate) datagrams: usize,
 }
 
 #[derive(Clone)]
-pub struct Options {
-    pub name: &'static str,
-    pub addresses: Vec<&'static str>,
-    pub controlling: bool,
-    pub tie_breaker: u64,
-    pub version: DtlsVersion,
-    pub sctp_connect: bool,
-    pub limits: Limits,
+pub(crate) struct Options {
+    pub(crate) name: &'static str,
+    pub(crate) addresses: Vec<&'static str>,
+    pub(crate) controlling: bool,
+    pub(crate) tie_breaker: u64,
+    pub(crate) version: DtlsVersion,
+    pub(crate) sctp_connect: bool,
+    pub(crate) limits: Limits,
 }
 
 impl Peer {
-    pub fn new(now: Instant, setup: Options) -> Peer {
+    pub(crate) fn new(now: Instant, setup: Options) -> Peer {
         let identity = Arc::new(Identity::generate().unwrap());
         let local = |(at, text): (usize, &&str)| LocalCandidate {
             endpoint: Name::new(&format!("{}{at}", setup.name)).unwrap(),
@@ -89,7 +89,7 @@ impl Peer {
         }
     }
 
-    pub fn description(&self, setup: Setup, with_candidates: bool) -> RemoteDescription {
+    pub(crate) fn description(&self, setup: Setup, with_candidates: bool) -> RemoteDescription {
         let candidate = |local: &LocalCandidate| Candidate {
             address: local.advertised,
             kind: CandidateKind::Host,
@@ -109,11 +109,11 @@ impl Peer {
 
 /// What the link does to a datagram.
 #[derive(Clone, Copy, Debug)]
-pub struct Impairment {
-    pub loss: u32,
-    pub duplicate: u32,
-    pub delay: (u64, u64),
-    pub garbage: u32,
+pub(crate) struct Impairment {
+    pub(crate) loss: u32,
+    pub(crate) duplicate: u32,
+    pub(crate) delay: (u64, u64),
+    pub(crate) garbage: u32,
 }
 
 impl Default for Impairment {
@@ -122,34 +122,34 @@ impl Default for Impairment {
     }
 }
 
-pub struct Datagram {
-    pub at: Instant,
-    pub from: SocketAddr,
-    pub to: SocketAddr,
-    pub bytes: Vec<u8>,
+pub(crate) struct Datagram {
+    pub(crate) at: Instant,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
 }
 
-pub struct World {
-    pub now: Instant,
-    pub start: Instant,
-    pub server: Peer,
-    pub client: Peer,
-    pub impairment: Impairment,
-    pub in_flight: Vec<Datagram>,
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) start: Instant,
+    pub(crate) server: Peer,
+    pub(crate) client: Peer,
+    pub(crate) impairment: Impairment,
+    pub(crate) in_flight: Vec<Datagram>,
     /// The client's address as it is, and as others see it.
-    pub nat: Option<(SocketAddr, SocketAddr)>,
+    pub(crate) nat: Option<(SocketAddr, SocketAddr)>,
     /// Addresses nothing reaches.
-    pub dead: Vec<SocketAddr>,
+    pub(crate) dead: Vec<SocketAddr>,
     /// Bytes the server sent to an address, and what arrived from it.
-    pub sent: BTreeMap<SocketAddr, u64>,
-    pub received: BTreeMap<SocketAddr, u64>,
+    pub(crate) sent: BTreeMap<SocketAddr, u64>,
+    pub(crate) received: BTreeMap<SocketAddr, u64>,
     /// Looked at by tests: what the server sent, newest last.
-    pub log: Vec<(SocketAddr, Vec<u8>)>,
+    pub(crate) log: Vec<(SocketAddr, Vec<u8>)>,
     random: u64,
 }
 
 impl World {
-    pub fn new(seed: u64, server: Options, client: Options) -> World {
+    pub(crate) fn new(seed: u64, server: Options, client: Options) -> World {
         let now = Instant::now();
         World {
             now,
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Exchanges descriptions: the client is the DTLS client unless it is told otherwise.
-    pub fn introduce(&mut self, client: Setup, candidates: bool) {
+    pub(crate) fn introduce(&mut self, client: Setup, candidates: bool) {
         let theirs = if client == Setup::Active { Setup::Passive } else { Setup::Active };
         let to_server = self.client.description(client, candidates);
         let to_client = self.server.description(theirs, true);
@@ -176,7 +176,7 @@ impl World {
         self.client.transport.set_remote(self.now, &to_client).unwrap();
     }
 
-    pub fn random(&mut self, below: u64) -> u64 {
+    pub(crate) fn random(&mut self, below: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -187,7 +187,7 @@ impl World {
         self.random(100) < u64::from(percent)
     }
 
-    pub fn peer(&mut self, side: Side) -> &mut Peer {
+    pub(crate) fn peer(&mut self, side: Side) -> &mut Peer {
         match side {
             Side::Server => &mut self.server,
             Side::Client => &mut self.client,
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// Puts a datagram on the link.
-    pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    pub(crate) fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         let copies = if self.happens(self.impairment.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
             let (least, most) = self.impairment.delay;
@@ -282,7 +282,7 @@ impl World {
     }
 
     /// Runs until the condition holds; whether it did within the time.
-    pub fn run(&mut self, millis: u64, mut until: impl FnMut(&World) -> bool) -> bool {
+    pub(crate) fn run(&mut self, millis: u64, mut until: impl FnMut(&World) -> bool) -> bool {
         let end = self.now + Duration::from_millis(millis);
         for _ in 0..2_000_000 {
             self.drain(Side::Server);
@@ -317,19 +317,19 @@ impl World {
         panic!("no end of timers");
     }
 
-    pub fn connect(&mut self) {
+    pub(crate) fn connect(&mut self) {
         let connected =
             self.run(20_000, |world| world.server.connection.is_some() && world.client.connection.is_some());
         let (server, client) = (self.server.transport.status(), self.client.transport.status());
         assert!(connected, "server {server:#?} {:?}\nclient {client:#?} {:?}", self.server.closed, self.client.closed);
     }
 
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 }
 
-pub fn server() -> Options {
+pub(crate) fn server() -> Options {
     Options {
         name: "server",
         addresses: vec!["192.0.2.1:4000"],
@@ -341,7 +341,7 @@ pub fn server() -> Options {
     }
 }
 
-pub fn client() -> Options {
+pub(crate) fn client() -> Options {
     Options {
         name: "client",
         addresses: vec!["198.51.100.7:5000"],
@@ -353,7 +353,7 @@ pub fn client() -> Options {
 }
 
 /// A binding request as a peer with the other half of the credentials writes it.
-pub fn binding_request(to: &Credentials, from: &Credentials, controlling: bool, nominate: bool) -> Vec<u8> {
+pub(crate) fn binding_request(to: &Credentials, from: &Credentials, controlling: bool, nominate: bool) -> Vec<u8> {
     use is::stun::{StunMessage, TransId};
     let username = format!("{}:{}", to.ufrag, from.ufrag);
     let message = StunMessage::binding_request(&username, TransId::new(), controlling, 1 << 41, 1_000, nominate);
@@ -362,7 +362,7 @@ pub fn binding_request(to: &Credentials, from: &Credentials, controlling: bool, 
     buffer[..length].to_vec()
 }
 
-pub fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
+pub(crate) fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     use aws_lc_rs::hmac::{Context, HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key};
     let mut context = Context::with_key(&Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, key));
     parts.iter().for_each(|part| context.update(part));
