@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dimpl::{Config, Dtls, Error, Output, ProtocolVersion, SrtpProfile};
+use dimpl::{Config, Dtls, Error, Output, ProtocolVersion, SrtpProfile, UnexpectedMessageError};
 use sluice_srtp::key::MasterKey;
 use sluice_srtp::profile::Profile;
 
@@ -18,6 +18,9 @@ const LONGEST_RTO: Duration = Duration::from_millis(200);
 /// 0.1 s doubled eight times passes [`HANDSHAKE`].
 const RETRIES: usize = 8;
 const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// `id-ecPublicKey` (RFC 5480 §2.1.1) in DER; no other kind of key can be verified.
+const EC_PUBLIC_KEY: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 
 /// What records brought.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Association {
     fingerprints: Vec<Fingerprint>,
     verified: bool,
     keyed: bool,
+    /// Whether anything was sent.
+    spoke: bool,
     next: Option<Instant>,
 }
 
@@ -70,7 +75,7 @@ impl Association {
             dtls.set_active(true);
         }
         dtls.handle_timeout(now).map_err(|error| reason(&error))?;
-        Ok(Association { dtls, active, fingerprints, verified: false, keyed: false, next: None })
+        Ok(Association { dtls, active, fingerprints, verified: false, keyed: false, spoke: false, next: None })
     }
 
     /// The version, once known.
@@ -80,6 +85,11 @@ impl Association {
             ProtocolVersion::DTLS1_3 => Some("1.3"),
             _ => None,
         }
+    }
+
+    /// Whether the peer has seen anything of this association.
+    pub(super) fn spoke(&self) -> bool {
+        self.spoke
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -118,7 +128,10 @@ impl Association {
         loop {
             let buffer: &mut [u8] = if long.is_empty() { &mut short } else { &mut long };
             match self.dtls.poll_output(buffer) {
-                Output::Packet(datagram) => datagrams.push(datagram.to_vec()),
+                Output::Packet(datagram) => {
+                    self.spoke = true;
+                    datagrams.push(datagram.to_vec());
+                }
                 Output::BufferTooSmall { needed } => long.resize(needed, 0),
                 Output::Timeout(at) => {
                     self.next = Some(at);
@@ -128,6 +141,9 @@ impl Association {
                     let listed = |listed: &Fingerprint| identity::fingerprint(der, listed.hash) == *listed;
                     if !self.fingerprints.iter().any(listed) {
                         return Err(CloseReason::Fingerprint);
+                    }
+                    if !der.windows(EC_PUBLIC_KEY.len()).any(|part| part == EC_PUBLIC_KEY) {
+                        return Err(CloseReason::Certificate);
                     }
                     self.verified = true;
                 }
@@ -168,9 +184,14 @@ fn split(material: &[u8], profile: SrtpProfile, active: bool) -> Option<(MasterK
 /// Full queues pass; any other error of `dimpl` ends the association.
 fn settle(result: Result<(), Error>) -> Result<(), CloseReason> {
     match result {
-        Ok(()) | Err(Error::TransmitQueueFull | Error::ReceiveQueueFull | Error::TransmitHistoryFull) => Ok(()),
-        // Not an answer to our hello; the right one may still come.
-        Err(Error::UnexpectedMessage(dimpl::UnexpectedMessageError::UnrecognizedAutoServerResponse)) => Ok(()),
+        Ok(())
+        | Err(
+            Error::TransmitQueueFull
+            | Error::ReceiveQueueFull
+            | Error::TransmitHistoryFull
+            // Not an answer to our hello; the right one may still come.
+            | Error::UnexpectedMessage(UnexpectedMessageError::UnrecognizedAutoServerResponse),
+        ) => Ok(()),
         Err(error) => Err(reason(&error)),
     }
 }
@@ -187,7 +208,10 @@ fn reason(error: &Error) -> CloseReason {
 
 #[cfg(test)]
 mod tests {
+    use dimpl::DtlsCertificate;
+
     use super::*;
+    use crate::transport::HashFunction;
 
     #[test]
     fn keys_follow_the_role() {
@@ -203,5 +227,88 @@ mod tests {
             assert_eq!(server_out.key(), &material[key..2 * key]);
             assert!(split(&material[1..], profile, false).is_none());
         }
+    }
+
+    /// A client of small datagrams, so that its hello takes several, and the server it talks to.
+    struct Talk {
+        client: Dtls,
+        server: Association,
+        now: Instant,
+        keys: bool,
+        sent: usize,
+    }
+
+    impl Talk {
+        fn new(version: DtlsVersion, certificate: DtlsCertificate) -> Talk {
+            let now = Instant::now();
+            let config =
+                Config::builder().mtu(110).use_server_cookie(false).flight_start_rto(SHORTEST_RTO).max_queue_tx(64);
+            let config = Arc::new(config.build().unwrap());
+            let listed = identity::fingerprint(&certificate.certificate, HashFunction::Sha256);
+            let mut client = match version {
+                DtlsVersion::V1_3 => Dtls::new_13(config, certificate, now),
+                _ => Dtls::new_12(config, certificate, now),
+            };
+            client.set_active(true);
+            client.handle_timeout(now).unwrap();
+            let identity = Identity::generate().unwrap();
+            let server = Association::new(now, &identity, version, false, vec![listed], None).unwrap();
+            Talk { client, server, now, keys: false, sent: 0 }
+        }
+
+        /// One exchange; `lose` says which of the client's datagrams get lost, by their number.
+        fn turn(&mut self, lose: impl Fn(usize) -> bool) -> Result<(), CloseReason> {
+            self.now += Duration::from_millis(30);
+            self.client.handle_timeout(self.now).unwrap();
+            let mut buffer = [0; 4_096];
+            let mut handled = Ok(());
+            loop {
+                match self.client.poll_output(&mut buffer) {
+                    Output::Packet(datagram) => {
+                        self.sent += 1;
+                        if !lose(self.sent - 1) {
+                            handled = handled.and(self.server.handle(self.now, datagram));
+                        }
+                    }
+                    Output::Timeout(_) => break,
+                    _ => {}
+                }
+            }
+            handled = handled.and(self.server.handle_timeout(self.now));
+            let (mut datagrams, mut events) = (Vec::new(), Vec::new());
+            self.server.drain(&mut datagrams, &mut events).and(handled)?;
+            self.keys |= events.iter().any(|event| matches!(event, DtlsEvent::Keys { .. }));
+            for datagram in datagrams {
+                self.client.handle_packet(&datagram).unwrap();
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_hello_in_pieces_survives_the_loss_of_any_of_them() {
+        for version in [DtlsVersion::V1_2, DtlsVersion::V1_3] {
+            for lost in 0..6 {
+                let mut talk = Talk::new(version, dimpl::certificate::generate_self_signed_certificate().unwrap());
+                talk.turn(|at| at == lost).unwrap();
+                assert!(talk.sent >= 2, "the hello was not in pieces");
+                for _ in 0..60 {
+                    talk.turn(|at| at == lost).unwrap();
+                }
+                assert!(talk.keys, "{version:?} {lost}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_rsa_certificate_is_refused_at_once_and_by_name() {
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let der = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&rsa).unwrap().der().to_vec();
+        let mut certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
+        certificate.certificate = der;
+        let mut talk = Talk::new(DtlsVersion::V1_2, certificate);
+        let result = (0..10).find_map(|_| talk.turn(|_| false).err());
+        assert_eq!(result, Some(CloseReason::Certificate));
+        assert!(!talk.keys);
     }
 }

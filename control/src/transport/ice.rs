@@ -232,14 +232,12 @@ impl Agent {
             self.ignored.forged += 1;
             return;
         }
-        if !current || message.use_candidate() && self.controlling && message.ice_controlled().is_some() {
-            // The old session of a restart is answered where it already ran, but learns nothing any more.
-            if let Some(former) = &self.former
-                && former.tuples.contains(&tuple)
-                && let Some(reply) = stun::write_reply(&former.local, message.trans_id(), tuple.remote)
-            {
-                self.transmits.push_back((tuple, reply));
-            }
+        if !current {
+            self.answer_former(tuple, message.trans_id());
+            return;
+        }
+        if message.use_candidate() && message.ice_controlled().is_some() {
+            self.ignored.malformed += 1;
             return;
         }
         let early = self.remote.is_none() && !self.early.iter().any(|(known, _)| *known == tuple);
@@ -268,6 +266,16 @@ impl Agent {
         }
         self.heard = true;
         self.selection.requested(now, at, nominated, &mut self.pairs);
+    }
+
+    /// The old session of a restart is answered where it already ran, but learns nothing any more.
+    fn answer_former(&mut self, tuple: Tuple, transaction: TransId) {
+        if let Some(former) = &self.former
+            && former.tuples.contains(&tuple)
+            && let Some(reply) = stun::write_reply(&former.local, transaction, tuple.remote)
+        {
+            self.transmits.push_back((tuple, reply));
+        }
     }
 
     /// RFC 8445 §7.3.1.1; whether the request may be answered.

@@ -27,6 +27,8 @@ use super::{Candidate, Credentials, Fingerprint, Identity, RemoteDescription, Se
 const HOLD: Duration = Duration::from_millis(100);
 /// Datagrams held; more of them leave at once.
 const HELD: usize = 64;
+/// Hellos of one transport that may make no sense.
+const GARBLED: u64 = 16;
 /// Longest datagram looked at.
 const MAX_DATAGRAM: usize = 2_048;
 
@@ -192,10 +194,19 @@ impl Transport {
                 DtlsEvent::Closed => peer_closed = true,
             }
         }
-        datagrams.into_iter().for_each(|datagram| self.send_or_hold(datagram));
-        let result = if peer_closed { Err(CloseReason::Peer) } else { result.and(drained) };
-        if let Err(reason) = result {
-            self.end(reason);
+        for datagram in datagrams {
+            self.send_or_hold(datagram);
+        }
+        // What is wrong with the certificate says more than that its signature did not verify.
+        let result = if peer_closed { Err(CloseReason::Peer) } else { drained.and(result) };
+        match (result, &self.dtls) {
+            (Ok(()), _) => {}
+            // Nothing of it was seen by the peer, whose next hello finds a new association.
+            (Err(CloseReason::Dtls), Some(dtls)) if !dtls.spoke() && self.agent.ignored.garbled < GARBLED => {
+                self.agent.ignored.garbled += 1;
+                self.dtls = None;
+            }
+            (Err(reason), _) => self.end(reason),
         }
     }
 
@@ -400,7 +411,9 @@ impl Transport {
             // Its events and errors have nobody left to tell.
             let _ = dtls.drain(&mut datagrams, &mut Vec::new());
         }
-        datagrams.into_iter().for_each(|datagram| self.send_datagram(datagram));
+        for datagram in datagrams {
+            self.send_datagram(datagram);
+        }
         self.outputs.push_back(Output::Closed(reason));
     }
 

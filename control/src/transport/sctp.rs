@@ -104,9 +104,10 @@ impl Sctp {
     }
 
     fn endpoint(&mut self) -> &mut Endpoint {
-        let mut server = ServerConfig::new();
-        server.transport = self.transport();
+        let transport = self.endpoint.is_none().then(|| self.transport());
         self.endpoint.get_or_insert_with(|| {
+            let mut server = ServerConfig::new();
+            server.transport = transport.unwrap_or_default();
             let mut config = EndpointConfig::new();
             config.max_payload_size(MAX_PAYLOAD);
             Box::new(Endpoint::new(Arc::new(config), Some(Arc::new(server))))
@@ -156,15 +157,16 @@ impl Sctp {
 
     /// Takes everything the association has to say.
     pub(super) fn drain(&mut self, now: Instant, packets: &mut Vec<Bytes>, events: &mut Vec<SctpEvent>) {
-        loop {
-            let Some((handle, association)) = &mut self.association else { break };
+        while let Some((handle, association)) = &mut self.association {
             let event = association.poll();
             while let Some(event) = association.poll_endpoint_event() {
                 let reply = self.endpoint.as_mut().and_then(|endpoint| endpoint.handle_event(*handle, event));
-                reply.into_iter().for_each(|event| association.handle_event(event));
+                if let Some(event) = reply {
+                    association.handle_event(event);
+                }
             }
             match event {
-                Some(event) => self.event(event, events),
+                Some(event) => self.event(&event, events),
                 None => break,
             }
         }
@@ -185,7 +187,7 @@ impl Sctp {
         }
     }
 
-    fn event(&mut self, event: Event, events: &mut Vec<SctpEvent>) {
+    fn event(&mut self, event: &Event, events: &mut Vec<SctpEvent>) {
         match event {
             Event::Connected => {
                 self.established = true;
@@ -193,8 +195,8 @@ impl Sctp {
                     self.send_open(at);
                 }
             }
-            Event::Stream(StreamEvent::Readable { id }) => self.read(id, events),
-            Event::Stream(StreamEvent::Finished { id }) => self.forget(id, events),
+            Event::Stream(StreamEvent::Readable { id }) => self.read(*id, events),
+            Event::Stream(StreamEvent::Finished { id }) => self.forget(*id, events),
             Event::AssociationLost {
                 reason: AssociationError::AssociationClosed | AssociationError::ApplicationClosed,
             } => {
@@ -248,9 +250,8 @@ impl Sctp {
             }
             (Some(Dcep::Open(open)), None) => self.accept(id, open, events),
             (Some(Dcep::Ack), Some(_)) => {}
-            // An OPEN on a channel in use, or something unreadable.
-            (_, Some(_)) => self.reset(id),
-            (_, None) => self.reset(id),
+            // An OPEN on a channel in use, an ACK to nothing, or something unreadable.
+            _ => self.reset(id),
         }
     }
 

@@ -12,7 +12,7 @@ use super::status::PairState;
 /// How long a better pair may still answer before we nominate what did.
 const NOMINATE_AFTER: Duration = Duration::from_millis(100);
 /// How long the selected tuple has to answer once the peer asked from another one; four checks.
-const PROBE: Duration = Duration::from_millis(1_000);
+const PROBE: Duration = Duration::from_secs(1);
 /// Soonest next check of a pair the peer asks on meanwhile.
 const HURRY: Duration = Duration::from_millis(100);
 
@@ -50,7 +50,9 @@ impl Selection {
     }
 
     pub(super) fn role_changed(&mut self, pairs: &mut [Pair]) {
-        pairs.iter_mut().for_each(|pair| pair.nominating = false);
+        for pair in pairs {
+            pair.nominating = false;
+        }
         self.changed = true;
     }
 

@@ -81,6 +81,8 @@ pub struct Ignored {
     pub unexpected: u64,
     /// DTLS from an address without an authenticated request, or before the remote description.
     pub early: u64,
+    /// DTLS handshakes that failed before anything was sent; the peer's next hello begins again.
+    pub garbled: u64,
     /// On an endpoint that is not ours, or neither STUN nor DTLS.
     pub stray: u64,
     /// Checks from, or candidates for, more addresses than are kept.

@@ -81,7 +81,9 @@ pub fn stun_ufrag(bytes: &[u8]) -> Option<&str> {
 
 pub(super) fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key));
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     let mut tag = [0; 20];
     tag.copy_from_slice(context.sign().as_ref());
     tag
@@ -112,6 +114,7 @@ pub(super) fn write_role_conflict(local: &Credentials, transaction: TransId) -> 
     write(StunMessage::binding_role_conflict_reply(transaction), &local.password)
 }
 
+#[allow(clippy::large_types_passed_by_value, reason = "`is` takes it by value")]
 fn write(message: StunMessage<'_>, password: &str) -> Option<Vec<u8>> {
     let mut buffer = [0; MAX_SENT];
     let length = message.to_bytes(Some(password.as_bytes()), &mut buffer, hmac_sha1).ok()?;

@@ -1,0 +1,7 @@
+//! Two transports against each other in simulated time.
+
+mod channels;
+mod connect;
+mod hostile;
+mod link;
+mod moves;
