@@ -1,9 +1,11 @@
 //! A whole description and how its lines are read. Bounded by [`Limits`]; never panics.
 
-use super::attribute::Attribute;
+use std::collections::HashSet;
+
+use super::attribute::{Attribute, Direction};
 use super::error::{Limits, SdpError};
 use super::fields::{Expected, number, words};
-use super::media::{Media, MediaKind};
+use super::media::{Media, MediaKind, direction};
 
 /// A line other than `a=` and `m=`, word for word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +71,8 @@ impl SessionDescription {
         if text.len() > limits.bytes {
             return Err(SdpError::TooLong { bytes: text.len(), limit: limits.bytes });
         }
-        let mut reader = Reader { limits, candidates: 0, version: false, origin: None, name: None, read: None };
+        let mut reader =
+            Reader { limits, candidates: HashSet::new(), version: false, origin: None, name: None, read: None };
         for (at, line) in text.split('\n').enumerate() {
             let number = at + 1;
             if at >= limits.lines && !line.is_empty() {
@@ -80,6 +83,11 @@ impl SessionDescription {
         reader.finish()
     }
 
+    /// A section's direction: its own, else the session's, else both ways (RFC 8866 §6.7).
+    pub fn direction(&self, media: &Media) -> Direction {
+        media.direction().or_else(|| direction(&self.attributes)).unwrap_or_default()
+    }
+
     /// The section of a mid.
     pub fn section(&self, mid: &str) -> Option<&Media> {
         self.media.iter().find(|media| media.mid() == Some(mid))
@@ -88,7 +96,7 @@ impl SessionDescription {
 
 struct Reader<'a> {
     limits: &'a Limits,
-    candidates: usize,
+    candidates: HashSet<(String, u16, String)>,
     version: bool,
     origin: Option<Origin>,
     name: Option<String>,
@@ -136,9 +144,9 @@ impl Reader<'_> {
             'm' => read.media.push(media(value).map_err(|expected| malformed("m=", expected))?),
             'a' => {
                 let attribute = Attribute::parse(value).map_err(|(what, expected)| malformed(what, expected))?;
-                if matches!(attribute, Attribute::Candidate(_)) {
-                    self.candidates += 1;
-                    if self.candidates > self.limits.candidates {
+                if let Attribute::Candidate(line) = &attribute {
+                    self.candidates.insert((line.address.clone(), line.port, line.transport.clone()));
+                    if self.candidates.len() > self.limits.candidates {
                         let limit = self.limits.candidates;
                         return Err(SdpError::TooMany { line: number, what: "candidates", limit });
                     }

@@ -9,7 +9,7 @@ pub struct Limits {
     pub lines: usize,
     /// Media sections, 64.
     pub media: usize,
-    /// Candidates in all sections together, 64.
+    /// Different candidates in all sections together, 64. Some peers repeat theirs in each section.
     pub candidates: usize,
 }
 

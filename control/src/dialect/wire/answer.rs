@@ -193,12 +193,14 @@ pub fn answer(text: &str, offered: &Offered) -> Result<WireAnswer, AnswerError> 
         return Err(AnswerError::NoDataChannel);
     }
     let mut agreed = Agreed::default();
+    let sends = |media: &Media| !media.rejected() && description.direction(media).sends();
+    let receives = |media: &Media| !media.rejected() && description.direction(media).receives();
     let audio = match sections.find(AUDIO_MID, &MediaKind::Audio)? {
-        Some(media) if !media.rejected() && media.direction().sends() => Some(audio_in(media, &mut agreed)?),
+        Some(media) if sends(media) => Some(audio_in(media, &mut agreed)?),
         _ => None,
     };
     let video = match sections.find(VIDEO_MID, &MediaKind::Video)? {
-        Some(media) if !media.rejected() && media.direction().sends() => Some(video_in(media, &mut agreed)?),
+        Some(media) if sends(media) => Some(video_in(media, &mut agreed)?),
         _ => None,
     };
     if let (Some(audio), Some(VideoIn { streams: VideoStreams::Ssrc { ssrc, rtx }, .. })) = (&audio, &video)
@@ -211,8 +213,8 @@ pub fn answer(text: &str, offered: &Offered) -> Result<WireAnswer, AnswerError> 
         let kind = if at <= offered.audio { MediaKind::Audio } else { MediaKind::Video };
         let mid = at.to_string();
         slots.push(match sections.find(&mid, &kind)? {
-            Some(media) => slot(&mid, media, &mut agreed)?,
-            None => SlotAnswer::default(),
+            Some(media) if receives(media) => slot(&mid, media, &mut agreed)?,
+            _ => SlotAnswer::default(),
         });
     }
     let video_slots = slots.split_off(offered.audio);
@@ -304,9 +306,6 @@ fn rids(media: &Media) -> Result<Vec<String>, AnswerError> {
 }
 
 fn slot(mid: &str, media: &Media, agreed: &mut Agreed) -> Result<SlotAnswer, AnswerError> {
-    if media.rejected() || !media.direction().receives() {
-        return Ok(SlotAnswer::default());
-    }
     let (payload_types, _) = payload_types(mid, media)?;
     Ok(SlotAnswer {
         accepted: true,
