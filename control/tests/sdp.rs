@@ -44,15 +44,8 @@ fn real_descriptions_are_written_as_they_were_read() {
         let description = SessionDescription::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         let written = description.to_string();
         assert_eq!(SessionDescription::parse(&written).as_ref(), Ok(&description), "{name}");
-        let mut read: Vec<&str> = text.lines().collect();
-        let mut wrote: Vec<&str> = written.lines().collect();
-        // Only what stands at the end of a line's fields, a space, is not kept.
-        read.iter_mut().for_each(|line| *line = line.trim_end());
-        wrote.iter_mut().for_each(|line| *line = line.trim_end());
-        if let Some((read, wrote)) = read.iter().zip(&wrote).find(|(read, wrote)| read != wrote) {
-            panic!("{name}: {read:?} became {wrote:?}");
-        }
-        assert_eq!(read.len(), wrote.len(), "{name}");
+        let differs = text.lines().zip(written.lines()).find(|(read, wrote)| read != wrote);
+        assert_eq!(written, text, "{name}: {differs:?}");
     }
 }
 
@@ -203,12 +196,11 @@ fn lines_that_cannot_be_read_are_named() {
 #[test]
 fn unknown_lines_pass_through() {
     let lines = "a=x-google-flag:conference\r\na=rtcp-mux:x\r\na=extmap-allow-mixed:true\r\na=fingerprint:sha-1 AB\r\n\
-                 a=ptime:2.5\r\na=:)\r\n";
-    let lines = lines.replace("a=:)\r\n", "a=unknown\r\nm=text 9 X/Y z\r\ni=a title\r\nz=1 2\r\na=odd: value \r\n");
-    let description = SessionDescription::parse(&with(&lines)).unwrap();
+                 a=ptime:2.5\r\na=unknown\r\nm=text 9 X/Y z\r\ni=a title\r\nz=1 2\r\na=odd: value \r\n";
+    let description = SessionDescription::parse(&with(lines)).unwrap();
     assert_eq!(description.attributes.len(), 6);
     assert!(description.attributes.iter().all(|attribute| matches!(attribute, Attribute::Other { .. })));
-    assert_eq!(description.to_string(), with(&lines));
+    assert_eq!(description.to_string(), with(lines));
 }
 
 #[test]

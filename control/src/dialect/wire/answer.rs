@@ -72,6 +72,7 @@ pub enum VideoStreams {
 }
 
 /// Feedback messages a section agreed to (RFC 4585 §4.2, RFC 5104 §7.1).
+#[allow(clippy::struct_excessive_bools, reason = "each message is agreed by itself")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeedbackIn {
     /// `nack`.
@@ -189,7 +190,7 @@ pub fn answer(text: &str, offered: &Offered) -> Result<WireAnswer, AnswerError> 
         return Err(AnswerError::Undecided);
     }
     let sections = Sections::of(&description, offered)?;
-    if !sections.find(DATA_MID, &MediaKind::Application)?.is_some_and(|media| !media.rejected()) {
+    if sections.find(DATA_MID, &MediaKind::Application)?.is_none_or(Media::rejected) {
         return Err(AnswerError::NoDataChannel);
     }
     let mut agreed = Agreed::default();
