@@ -205,7 +205,7 @@ fn unknown_lines_pass_through() {
 
 #[test]
 fn sizes_are_bounded() {
-    let limits = Limits { bytes: 2_000, lines: 30, media: 2, candidates: 2 };
+    let limits = Limits { bytes: 2_000, lines: 30, media: 2, candidates: 2, formats: 3, fingerprints: 1 };
     let parse = |lines: &str| SessionDescription::parse_within(&with(lines), &limits);
     let long = format!("a=x:{}", "y".repeat(2_000));
     assert!(matches!(parse(&long), Err(SdpError::TooLong { limit: 2_000, .. })));
@@ -217,6 +217,11 @@ fn sizes_are_bounded() {
     let three = [1, 2, 3].map(candidate).concat();
     assert!(matches!(parse(&three), Err(SdpError::TooMany { line: 7, what: "candidates", limit: 2 })));
     assert!(parse(&candidate(1).repeat(5)).is_ok(), "the same one again does not count");
+    assert!(matches!(parse("m=audio 9 X 0 1 2 3"), Err(SdpError::TooMany { line: 5, limit: 3, .. })));
+    let fingerprint = |byte: &str| format!("a=fingerprint:sha-256 {}{byte}\n", "00:".repeat(31));
+    assert!(parse(&fingerprint("01").repeat(3)).is_ok());
+    let two = fingerprint("01") + &fingerprint("02");
+    assert!(matches!(parse(&two), Err(SdpError::TooMany { line: 6, what: "fingerprints", limit: 1 })));
 }
 
 /// A password is in the text that is sent, and nowhere else.
@@ -250,6 +255,16 @@ fn bundled_sections_share_one_transport() {
     let differing = format!("{}{}", &text[..last], text[last..].replace("setup:actpass", "setup:passive"));
     let error = SessionDescription::parse(&differing).unwrap().remote_description().unwrap_err();
     assert_eq!(error, SdpError::Contradiction { mid: "2".to_owned(), what: "a=setup" });
+}
+
+/// A section speaks once, however often its group names it; mids nobody has are left out.
+#[test]
+fn a_group_may_repeat_mids() {
+    let (_, text) = corpora().into_iter().find(|(name, _)| name == "chromium-offer").unwrap();
+    let repeated = text.replace("a=group:BUNDLE 0 1 2", &format!("a=group:BUNDLE 1{}", " 0 1 9".repeat(20_000)));
+    let description = SessionDescription::parse(&repeated).unwrap();
+    let mids: Vec<_> = description.bundled().iter().filter_map(|media| media.mid()).collect();
+    assert_eq!(mids, ["1", "0"]);
 }
 
 /// Mangles a text: bytes overwritten, pieces cut out, repeated and moved.
