@@ -150,7 +150,7 @@ pub struct MediaAddress {
 /// Which DTLS is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DtlsVersion {
-    /// DTLS 1.2; browsers then use AEAD_AES_256_GCM.
+    /// DTLS 1.2; browsers then use `AEAD_AES_256_GCM`.
     V12,
     /// DTLS 1.3.
     V13,

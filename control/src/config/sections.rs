@@ -17,7 +17,7 @@ const MOST_BYTES: i64 = 1 << 30;
 /// Most of anything that is counted.
 const MOST: i64 = 10_000_000;
 
-pub(super) fn read<'a>(table: &Table, report: &mut Report<'a>) -> Config {
+pub(super) fn read(table: &Table, report: &mut Report<'_>) -> Config {
     let mut config = Config::default();
     let mut top = Fields::new(report, table, String::new());
     if let Some(fields) = top.inner("http") {
@@ -64,13 +64,11 @@ fn http(mut fields: Fields<'_, '_, '_>, http: &mut Http) {
     });
     let mut proxies: Vec<Cidr> = Vec::new();
     fields.each("trusted_proxies", "a list of address ranges", |fields, value, at| {
-        match value.as_str().and_then(|text| text.parse().ok()) {
-            Some(range) => proxies.push(range),
-            None => {
-                let message = format!("is {}; expected an address range, e.g. \"10.0.0.0/8\"", shown_value(value));
-                fields.wrong_at(at, "trusted_proxies", message);
-            }
+        if let Some(range) = value.as_str().and_then(|text| text.parse().ok()) {
+            return proxies.push(range);
         }
+        let message = format!("is {}; expected an address range, e.g. \"10.0.0.0/8\"", shown_value(value));
+        fields.wrong_at(at, "trusted_proxies", message);
     });
     http.trusted_proxies = proxies;
     let expected = "\"*\" or a list of origins, e.g. [\"https://app.example\"]";

@@ -244,13 +244,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Rec
     let given = stop.clone();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => admit(&shared, stream, peer.ip(), &given, &mut connections),
-                Err(_) => {
-                    shared.counters.add(Count::AcceptFailed);
-                    // Out of descriptors, most likely: it will not pass sooner.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+            accepted = listener.accept() => if let Ok((stream, peer)) = accepted {
+                admit(&shared, stream, peer.ip(), &given, &mut connections);
+            } else {
+                shared.counters.add(Count::AcceptFailed);
+                // Out of descriptors, most likely: it will not pass sooner.
+                tokio::time::sleep(Duration::from_millis(20)).await;
             },
             Some(_) = connections.join_next() => {}
             () = stopped(&mut stop) => break,
