@@ -17,7 +17,9 @@ let lab;
 before(async () => {
   lab = await loopback();
 });
-after(async () => assert.deepEqual(await lab.close(), []));
+after(async () => {
+  if (lab) assert.deepEqual(await lab.close(), []);
+});
 
 async function ask(path, { method = 'POST', body, headers } = {}) {
   const response = await fetch(`${lab.service.url}${path}`, { method, body, headers, redirect: 'manual' });
