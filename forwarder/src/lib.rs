@@ -8,6 +8,7 @@ pub mod index_file;
 pub mod io;
 pub mod manage;
 pub mod process;
+pub mod select;
 pub mod wire;
 pub mod worker;
 pub mod xdp;

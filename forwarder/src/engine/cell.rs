@@ -29,6 +29,12 @@ pub struct Meta {
     pub timestamp: u32,
     /// SSRC at ingress.
     pub ssrc: Ssrc,
+    /// SSRC the sender is known by, for the CSRC list.
+    pub announced: Ssrc,
+    /// The sending leg's number in its conference; `u16::MAX` if it has none.
+    pub member: u16,
+    /// Whether a receiver may be switched to the stream with this packet.
+    pub key_frame: bool,
     /// When it was received.
     pub arrival: Nanos,
     /// Audio or video.
@@ -66,6 +72,9 @@ impl Default for Meta {
             index: 0,
             timestamp: 0,
             ssrc: Ssrc(0),
+            announced: Ssrc(0),
+            member: u16::MAX,
+            key_frame: false,
             arrival: Nanos(0),
             kind: Kind::Audio,
             payload_type: 0,

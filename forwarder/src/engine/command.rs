@@ -3,6 +3,7 @@
 
 use sluice_srtp::Ssrc;
 
+use super::inputs::Inputs;
 use super::rows::{EgressConfig, IngressConfig, LegConfig, TupleKey, TupleOwner};
 use super::staged::Generation;
 use crate::wire::frame::Address;
@@ -57,8 +58,8 @@ pub enum Command {
     Input {
         /// The virtual source's list.
         list: u32,
-        /// The list it is to carry.
-        input: Option<u32>,
+        /// What it is to carry.
+        inputs: Option<Inputs>,
     },
     /// Larger storage for a list's members or attached sources.
     Grow {

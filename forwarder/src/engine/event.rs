@@ -68,6 +68,18 @@ pub enum Event {
         /// The leg.
         leg: u32,
     },
+    /// How loud a stream is that competes by level.
+    Level {
+        /// The stream's list.
+        list: u32,
+        /// Its smoothed level (RFC 6464): 127 is silence.
+        level: u8,
+    },
+    /// A receiver of this worker waits for a key frame of a source; repeated every 100 ms while it does.
+    KeyFrameWanted {
+        /// The source's number.
+        source: u32,
+    },
     /// A commit took effect.
     Flipped(Generation),
 }

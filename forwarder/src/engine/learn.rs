@@ -114,6 +114,8 @@ impl<C: Provider> Engine<C> {
             index: self.learned.rows[spare as usize].clone(),
             resume: 0,
             incarnation,
+            announced: rule.announced,
+            candidate: rule.candidate,
             learned: true,
         };
         stream.config.set(learned);
@@ -132,10 +134,23 @@ impl<C: Provider> Engine<C> {
         self.emit(Event::StreamForgotten { leg, rule, ssrc });
     }
 
+    /// Has a learned stream be what its rule says now.
+    fn renew(&mut self, slot: u32) {
+        let Some(config) = self.ingress[slot as usize].config.get(self.generation) else { return };
+        let leg = self.legs[config.leg as usize].config.get(self.generation);
+        let Some(rule) = leg.and_then(|leg| leg.rules.iter().find(|rule| rule.list == config.list)) else { return };
+        if (config.announced, config.candidate) != (rule.announced, rule.candidate) {
+            let config = IngressConfig { announced: rule.announced, candidate: rule.candidate, ..config.clone() };
+            self.ingress[slot as usize].config.set(config);
+        }
+    }
+
     /// Forgets the streams of a leg whose rule or key is gone.
     pub(super) fn forget_outdated(&mut self, leg: u32) {
         for slot in self.legs[leg as usize].learned_streams.clone() {
-            if !self.is_current(slot) {
+            if self.is_current(slot) {
+                self.renew(slot);
+            } else {
                 self.forget(slot);
             }
         }

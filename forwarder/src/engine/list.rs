@@ -1,7 +1,9 @@
 //! Fan-out lists: which egress streams of this worker carry a source, and which virtual sources a source feeds.
 //! Membership may be wider than the truth; the rows say, version by version, what really applies.
 
+use super::inputs::Inputs;
 use super::staged::Staged;
+use super::time::Nanos;
 
 /// An empty position: no slot.
 pub(super) const HOLE: u32 = u32::MAX;
@@ -86,10 +88,26 @@ pub struct List {
     pub attached: Members,
     /// At the worker its packets arrive at: workers with receivers, one bit each.
     pub workers: u64,
-    /// For a virtual source: the list it carries.
-    pub input: Staged<u32>,
+    /// For a virtual source: what it carries.
+    pub inputs: Staged<Inputs>,
+    /// For an ingress stream: which source number a key frame was asked of last, and when.
+    pub(super) asked: Option<(u32, Nanos)>,
     /// Video packets waiting: first and last cursor.
     pub(super) queue: Option<(u32, u32)>,
+}
+
+/// Time between two requests for a key frame of one source.
+const ASK_AGAIN: Nanos = Nanos::from_millis(100);
+
+impl List {
+    /// Whether a key frame of the source is to be asked for now.
+    pub(super) fn ask(&mut self, source: u32, now: Nanos) -> bool {
+        let due = self.asked.is_none_or(|(of, at)| of != source || now.since(at) >= ASK_AGAIN);
+        if due {
+            self.asked = Some((source, now));
+        }
+        due
+    }
 }
 
 #[cfg(test)]

@@ -12,9 +12,11 @@ use sluice_table::protocol::{Direction, PacketInReason};
 use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
 use super::event::Event;
+use super::gate::NO_MEMBER;
+use super::key_frame;
 use super::link::Message;
 use super::police::Rate;
-use super::rows::{ExtensionMap, StreamKey, TupleKey, TupleOwner};
+use super::rows::{ExtensionMap, Meaning, StreamKey, TupleKey, TupleOwner};
 use super::run::Engine;
 use super::time::Nanos;
 use crate::io::BURST;
@@ -343,6 +345,9 @@ impl<C: Provider> Engine<C> {
             index: candidate.index.as_u64(),
             timestamp: header.timestamp,
             ssrc: header.ssrc,
+            announced: config.announced.unwrap_or(header.ssrc),
+            member: leg.member.unwrap_or(NO_MEMBER),
+            key_frame: key_frame::starts_here(config.kind, &leg.extensions, &elements, candidate.packet),
             arrival: now,
             kind: config.kind,
             payload_type: header.payload_type,
@@ -356,9 +361,21 @@ impl<C: Provider> Engine<C> {
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
         self.counters.opened += 1;
-        let workers = self.lists[config.list as usize].workers;
+        let level = if config.candidate {
+            match leg.extensions.id(Meaning::AudioLevel) {
+                Some(_) => row.meter.hear(now, audio_level(&cell.meta.elements, candidate.packet)),
+                None => row.meter.count(now),
+            }
+        } else {
+            None
+        };
+        let list = config.list;
+        let workers = self.lists[list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
+        }
+        if let Some(level) = level {
+            self.emit(Event::Level { list, level });
         }
         if workers == 0 {
             return Err(DropReason::NoReceiver);
@@ -453,6 +470,12 @@ fn replay_reason(error: ReplayError) -> DropReason {
         ReplayError::Replayed => DropReason::Replayed,
         ReplayError::TooOld => DropReason::TooOld,
     }
+}
+
+/// The level a packet tells (RFC 6464): the lower seven bits.
+fn audio_level(elements: &[KnownElement], packet: &[u8]) -> Option<u8> {
+    let element = elements.iter().find(|e| e.meaning == Meaning::AudioLevel && e.len > 0)?;
+    packet.get(usize::from(element.at)).map(|byte| byte & 0x7f)
 }
 
 /// The header extension elements whose ids the leg negotiated.

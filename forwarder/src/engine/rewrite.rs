@@ -77,6 +77,7 @@ impl Default for Rewriter {
 impl Rewriter {
     const HOLED: u64 = 1 << 32;
     const NO_SOURCE: u64 = 1 << 33;
+    const INTERRUPTED: u64 = 1 << 34;
 
     /// A stream whose first packet gets index `first`.
     pub fn new(clock_rate: u32, first: u64) -> Self {
@@ -127,7 +128,7 @@ impl Rewriter {
     /// As [`map`](Self::map), for the first packet of a source, gaps, late packets and packets after one left out.
     #[inline(never)]
     fn map_any(&mut self, packet: Incoming) -> Option<Mapped> {
-        if self.source() != Some(packet.source) {
+        if self.source() != Some(packet.source) || self.is_interrupted() {
             self.start_epoch(packet);
         }
         let ahead = packet.index.wrapping_sub(self.highest_in()) as i64;
@@ -159,7 +160,7 @@ impl Rewriter {
 
     /// Leaves a packet out on purpose: later ones close the gap. Too late a packet changes nothing.
     pub fn leave_out(&mut self, source: u32, index: u64) {
-        if self.source() != Some(source) {
+        if self.source() != Some(source) || self.is_interrupted() {
             return;
         }
         let ahead = index.wrapping_sub(self.highest_in()) as i64;
@@ -170,6 +171,18 @@ impl Rewriter {
         self.expected = index.wrapping_add(1);
         self.set_left_out(self.left_out() | 1);
         self.offset = self.offset.wrapping_sub(1);
+    }
+
+    /// Has the next packet start an epoch even if its source is the one before: packets of it were kept back, and
+    /// that is no loss.
+    pub fn interrupt(&mut self) {
+        if self.source().is_some() {
+            self.state |= Self::INTERRUPTED;
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.state & Self::INTERRUPTED != 0
     }
 
     fn highest_in(&self) -> u64 {
@@ -257,6 +270,21 @@ mod tests {
         assert_eq!(back.index, second.index + 1 + SWITCH_GAP);
         assert_eq!(back.timestamp, second.timestamp + 1); // never backwards, never equal
         assert_eq!(rewriter.epochs(), 2);
+    }
+
+    #[test]
+    fn an_interruption_is_no_loss() {
+        let mut rewriter = Rewriter::new(48_000, 5);
+        rewriter.interrupt();
+        assert_eq!(rewriter.map(packet(1, 50, 1_000)).unwrap().index, 5);
+        assert_eq!(rewriter.map(packet(1, 51, 1_020)).unwrap().index, 6);
+        rewriter.interrupt();
+        assert_eq!(rewriter.source(), Some(1));
+        rewriter.leave_out(1, 52);
+        let next = rewriter.map(packet(1, 500, 2_020)).unwrap();
+        assert_eq!(next, Mapped { index: 7 + SWITCH_GAP, timestamp: 51 * 960 + 48_000 });
+        assert_eq!(rewriter.map(packet(1, 499, 2_020)), None);
+        assert_eq!(rewriter.map(packet(1, 501, 2_040)).unwrap().index, next.index + 1);
     }
 
     #[test]

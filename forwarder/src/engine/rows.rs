@@ -8,9 +8,10 @@ use sluice_srtp::key::SessionKeys;
 use sluice_srtp::replay::Receiver;
 use sluice_srtp::window::SentWindow;
 use sluice_srtp::{PacketIndex, Ssrc};
-use sluice_table::Kind;
+use sluice_table::{Hears, Kind};
 
 use super::flow::{Flow, prefetch};
+use super::gate::Gate;
 use super::index_store::PinnedRow;
 use super::map::Key;
 use super::police::{Bucket, Rate};
@@ -18,6 +19,7 @@ use super::ports::PortId;
 use super::rewrite::Rewriter;
 use super::staged::Staged;
 use crate::io::TX_CAPACITY;
+use crate::select::meter::Meter;
 use crate::wire::checksum::PADDING;
 use crate::wire::frame::{Address, ETHERNET_LEN, VLAN_LEN};
 use crate::wire::template::Template;
@@ -124,9 +126,23 @@ pub struct LegConfig {
     pub ice: Option<Box<super::stun::IceConfig>>,
     /// Where SRTCP indexes are kept.
     pub rtcp: super::rtcp::RtcpConfig,
+    /// The peer's number in its conference.
+    pub member: Option<u16>,
+    /// Whom the peer hears; `None` means everybody.
+    pub hears: Option<Hears>,
 }
 
 impl LegConfig {
+    /// Whether the peer is choosy about whom a virtual source brings.
+    pub fn is_choosy(&self) -> bool {
+        self.member.is_some() || self.hears.is_some()
+    }
+
+    /// Whether a virtual source may bring what a member sends; `u16::MAX` stands for a sender that is no member.
+    pub fn hears(&self, member: u16) -> bool {
+        self.member != Some(member) && self.hears.as_ref().is_none_or(|hears| hears.contains(member))
+    }
+
     /// What [`largest_rtp`](Self::largest_rtp) is for a route.
     pub fn largest_rtp_of(template: &Template, mtu: u16) -> u16 {
         // The checksum reads whole blocks, so room for one more is kept behind the packet.
@@ -182,6 +198,10 @@ pub struct LearnRule {
     pub kind: Kind,
     /// Bytes a second of the stream.
     pub byte_rate: Rate,
+    /// SSRC the sender is known by, if not the stream's own.
+    pub announced: Option<Ssrc>,
+    /// Whether its level is reported.
+    pub candidate: bool,
 }
 
 impl LearnRule {
@@ -244,6 +264,10 @@ pub struct IngressConfig {
     pub resume: u64,
     /// Changes when receive state must start over (another key).
     pub incarnation: u64,
+    /// SSRC the sender is known by, if not the stream's own.
+    pub announced: Option<Ssrc>,
+    /// Whether its level is reported.
+    pub candidate: bool,
     /// Whether a learn rule made it; then `list` names the rule.
     pub learned: bool,
 }
@@ -267,6 +291,8 @@ pub struct IngressRow {
     pub payload_bytes: u64,
     /// Packets dropped after the stream was known.
     pub dropped: u64,
+    /// How loud it is.
+    pub meter: Meter,
 }
 
 /// Payload types in and out, up to four pairs.
@@ -322,6 +348,10 @@ pub struct EgressConfig {
     pub resume_timing: Option<(u32, u32)>,
     /// Changes when send state must start over (another key).
     pub incarnation: u64,
+    /// Changes whenever the stream is given to another list.
+    pub binding: u64,
+    /// Highest layer to forward; `None` is the highest there is.
+    pub layer: Option<u8>,
 }
 
 /// An egress stream's slot. Ordered so that a packet in order touches three lines: the end of the window with the
@@ -338,6 +368,8 @@ pub struct EgressRow {
     /// Which incarnation the state above belongs to; 0 is none.
     pub incarnation: u64,
     pub(super) flow: Flow,
+    /// What it got of a virtual source.
+    pub(super) gate: Gate,
     /// Configuration.
     pub config: Staged<EgressConfig>,
 }
@@ -352,6 +384,7 @@ impl Default for EgressRow {
             rewriter: Rewriter::default(),
             incarnation: 0,
             flow: Flow::default(),
+            gate: Gate::default(),
             config: Staged::default(),
         }
     }
@@ -361,6 +394,12 @@ impl EgressRow {
     /// Bytes sealed, RTP header and tag included.
     pub fn bytes(&self) -> u64 {
         self.flow.bytes
+    }
+
+    /// Fetches what a packet of a virtual source touches besides.
+    #[inline(always)]
+    pub(super) fn prefetch_gate(&self) {
+        prefetch(&raw const self.gate);
     }
 
     /// Fetches the lines that a packet in order touches.

@@ -12,6 +12,7 @@ use super::command::{Command, Garbage};
 use super::counters::Counters;
 use super::cursor::{Cursors, Held};
 use super::event::Event;
+use super::inputs::Inputs;
 use super::learn::Learned;
 use super::link::Link;
 use super::link::Message;
@@ -288,14 +289,14 @@ impl<C: Provider> Engine<C> {
                 let old = row.config.stage(now, next, config);
                 self.garbage.extend(old.map(Garbage::Egress));
             }
-            Command::Input { list, input } => {
-                let here = self.lists[list as usize].input.get(now).copied();
-                if let Some(input) = input
-                    && here != Some(input)
-                {
-                    self.lists[input as usize].attached.add(list);
+            Command::Input { list, inputs } => {
+                let here = self.lists[list as usize].inputs.get(now).copied();
+                for input in inputs.iter().flat_map(Inputs::lists) {
+                    if here.is_none_or(|here| here.position(*input).is_none()) {
+                        self.lists[*input as usize].attached.add(list);
+                    }
                 }
-                self.lists[list as usize].input.stage(now, next, input);
+                self.lists[list as usize].inputs.stage(now, next, inputs);
             }
             Command::Grow { list, attached, storage } => {
                 let list = &mut self.lists[list as usize];
@@ -331,12 +332,12 @@ impl<C: Provider> Engine<C> {
             Command::SweepIngress(slot) => self.sweep_ingress(slot),
             Command::SweepEgress(slot) => self.sweep_egress(slot),
             Command::SweepInput(list) => {
-                let row = &mut self.lists[list as usize].input;
+                let row = &mut self.lists[list as usize].inputs;
                 let (old, current) = (row.sweep(now), row.get(now).copied());
-                if let Some(old) = old
-                    && current != Some(old)
-                {
-                    self.lists[old as usize].attached.remove(list);
+                for input in old.iter().flat_map(Inputs::lists) {
+                    if current.is_none_or(|current| current.position(*input).is_none()) {
+                        self.lists[*input as usize].attached.remove(list);
+                    }
                 }
             }
         }

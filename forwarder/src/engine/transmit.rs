@@ -14,7 +14,10 @@ use sluice_table::{DropReason, Kind};
 use super::cell::Cell;
 use super::counters::Counters;
 use super::cursor::{Held, Turn};
+use super::event::Event;
 use super::flow::special;
+use super::gate::{self, Offer, Verdict};
+use super::inputs::Inputs;
 use super::list::HOLE;
 use super::ports::Ports;
 use super::rewrite::{Incoming, Rewriter};
@@ -72,10 +75,12 @@ struct Packet<'s> {
     payload: &'s [u8],
     /// First header word without what the receiver decides.
     word: u32,
-    /// SSRC at ingress in network order.
+    /// SSRC for the CSRC list in network order.
     source: u32,
     payload_type: u8,
     special: u8,
+    /// How the virtual source that is walked offers it.
+    offer: Option<Offer>,
     cell: &'s Cell,
 }
 
@@ -91,11 +96,26 @@ impl<'s> Packet<'s> {
             },
             payload: &cell.payload[..usize::from(meta.payload_len)],
             word: (0x80 | u32::from(meta.padding) << 5) << 24 | u32::from(meta.marker) << 23,
-            source: meta.ssrc.0.to_be(),
+            source: meta.announced.0.to_be(),
             payload_type: meta.payload_type,
             special: if meta.elements.is_empty() { 0 } else { special::CARRIES },
+            offer: None,
             cell,
         }
+    }
+
+    /// Sets the packet up for the receivers of the list itself, or of a virtual source that carries it.
+    fn offer(&mut self, of: Option<(Inputs, u8)>, now_ms: u32) {
+        let meta = &self.cell.meta;
+        self.special = (self.special & !special::VIRTUAL) | if of.is_some() { special::VIRTUAL } else { 0 };
+        self.offer = of.map(|(inputs, layer)| Offer {
+            inputs,
+            layer,
+            key_frame: meta.key_frame,
+            member: meta.member,
+            source: meta.source,
+            now_ms,
+        });
     }
 }
 
@@ -162,6 +182,7 @@ impl<C: Provider> Engine<C> {
             generation,
             now,
             now_ms: (now.0 / 1_000_000) as u32,
+            wants_key_frame: false,
             batches: &mut batches,
             tap: tap.as_deref_mut(),
             crypto,
@@ -173,10 +194,11 @@ impl<C: Provider> Engine<C> {
         // Positions that send nothing cost time too.
         let mut looks = budget * 8;
         let mut blocked = false;
-        while left > 0 && looks > 0 && !blocked && !done.is_full() {
+        let mut asks: ArrayVec<u32, DONE> = ArrayVec::new();
+        while left > 0 && looks > 0 && !blocked && !done.is_full() && !asks.is_full() {
             let Some(turn) = cursors.turn(lists) else { break };
             let cursor = *cursors.get_mut(turn);
-            let packet = Packet::of(memories[usize::from(cursor.held.worker)].read(cursor.held.cell));
+            let mut packet = Packet::of(memories[usize::from(cursor.held.worker)].read(cursor.held.cell));
             let (mut stage, mut position) = (cursor.stage as usize, cursor.position as usize);
             let late = now > cursor.deadline;
             let mut allowance = left.min(cursors.allowance(turn));
@@ -184,16 +206,17 @@ impl<C: Provider> Engine<C> {
             let source = &lists[cursor.list as usize];
             let finished = 'walk: loop {
                 let list_id = if stage == 0 {
-                    Some(cursor.list)
+                    Some((cursor.list, None))
                 } else if stage > source.attached.positions() {
                     break 'walk true;
                 } else {
-                    source
-                        .attached
-                        .at(stage - 1)
-                        .filter(|v| lists[*v as usize].input.get(generation) == Some(&cursor.list))
+                    source.attached.at(stage - 1).and_then(|v| {
+                        let inputs = lists[v as usize].inputs.get(generation)?;
+                        Some((v, Some((*inputs, inputs.position(cursor.list)?))))
+                    })
                 };
-                if let Some(list_id) = list_id {
+                if let Some((list_id, offer)) = list_id {
+                    packet.offer(offer, pass.now_ms);
                     let slots = lists[list_id as usize].members.slots();
                     while let Some(rest) = slots.get(position..).filter(|rest| !rest.is_empty()) {
                         let most = allowance.min(looks) as usize;
@@ -218,6 +241,10 @@ impl<C: Provider> Engine<C> {
                 stage += 1;
                 position = 0;
             };
+            if std::mem::take(&mut pass.wants_key_frame) && lists[cursor.list as usize].ask(packet.incoming.source, now)
+            {
+                asks.push(packet.incoming.source);
+            }
             left -= before - allowance;
             looks = looks.saturating_sub(1);
             cursors.charge(turn, before - allowance);
@@ -238,6 +265,7 @@ impl<C: Provider> Engine<C> {
                 link.give_back(held.cell);
             }
         }
+        asks.into_iter().for_each(|source| self.emit(Event::KeyFrameWanted { source }));
         budget - left
     }
 }
@@ -266,6 +294,8 @@ struct Pass<'s, 'e, C, P> {
     generation: Generation,
     now: Nanos,
     now_ms: u32,
+    /// Whether a receiver waits for a key frame of the packet's source.
+    wants_key_frame: bool,
     batches: &'e mut Batches<'s>,
     tap: Option<&'e mut Tap>,
     crypto: &'e mut C,
@@ -283,7 +313,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         let mut sent = 0;
         for (position, slot) in slots.iter().enumerate() {
             if self.prefetch {
-                self.fetch_ahead(slots, position);
+                self.fetch_ahead(slots, position, packet.special & special::VIRTUAL != 0);
             }
             match self.turn::<WIDE>(*slot, list, packet) {
                 Turned::Sent => sent += 1,
@@ -309,9 +339,12 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
     }
 
     #[inline(always)]
-    fn fetch_ahead(&self, slots: &[u32], position: usize) {
+    fn fetch_ahead(&self, slots: &[u32], position: usize, gated: bool) {
         if let Some(row) = slots.get(position + ROWS_AHEAD).and_then(|slot| self.egress.get(*slot as usize)) {
             row.prefetch();
+            if gated {
+                row.prefetch_gate();
+            }
         }
         if let Some(row) = slots.get(position + KEYS_AHEAD).and_then(|slot| self.egress.get(*slot as usize)) {
             row.flow.prefetch();
@@ -332,6 +365,11 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
             && let Some(config) = row.config.get(self.generation)
         {
             row.flow.take_payload_type(packet.payload_type, &config.payload_types);
+        }
+        if packet.special & special::VIRTUAL != 0
+            && let Some(turned) = Self::withheld(row, self.legs, packet, self.generation, &mut self.wants_key_frame)
+        {
+            return turned;
         }
         let flow = &mut row.flow;
         let mut rtp_len = usize::from(flow.overhead) + packet.payload.len();
@@ -418,6 +456,28 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         Turned::Sent
     }
 
+    /// Asks the gate about a packet that a virtual source brings; says what becomes of it if it is not sent.
+    #[inline(always)]
+    fn withheld(
+        row: &mut EgressRow,
+        legs: &[LegRow],
+        packet: &Packet<'s>,
+        generation: Generation,
+        wants_key_frame: &mut bool,
+    ) -> Option<Turned> {
+        let offer = packet.offer.as_ref()?;
+        let choosy = row.flow.special & special::CHOOSY != 0;
+        let leg = if choosy { legs[row.flow.leg as usize].config.get(generation) } else { None };
+        match gate::decide(row, leg, offer) {
+            Verdict::Send => None,
+            Verdict::Skip => Some(Turned::Skip),
+            Verdict::KeyFrameWanted => {
+                *wants_key_frame = true;
+                Some(if row.gate.is_waiting() { Turned::Drop(DropReason::KeyFrame) } else { Turned::Skip })
+            }
+        }
+    }
+
     /// Seals a batch and sends it.
     #[inline(always)]
     fn flush<const WIDE: bool>(&mut self, profile: usize) {
@@ -500,6 +560,7 @@ fn resolve(row: &mut EgressRow, legs: &[LegRow], generation: Generation, list: u
     let config = row.config.get(generation).filter(|config| config.list == list).ok_or(Turned::Skip)?;
     let leg = legs[config.leg as usize].config.get(generation).ok_or(Turned::Skip)?;
     row.flow.resolve(generation, config, leg).map_err(Turned::Drop)?;
+    row.gate.bind(config.binding, config.layer);
     if row.incarnation != config.incarnation {
         (row.window, row.rewriter) = fresh_state(config, now);
         row.incarnation = config.incarnation;

@@ -9,7 +9,9 @@ use sluice_table::{Endpoint, LegKind, Limits, Name, Remote, Table};
 use super::indexes::Indexes;
 use super::planner::{Deps, Plan, Planner, PlannerConfig};
 use super::route::{FixedRoute, Routes};
-use crate::engine::{Capacity, Command, Engine};
+use super::selection::Selection;
+use crate::engine::event::Event;
+use crate::engine::{Capacity, Command, Engine, Nanos};
 use crate::index_file::IndexFile;
 use crate::index_file::store::IndexStore;
 
@@ -32,6 +34,7 @@ pub struct Local<I = IndexStore, R = FixedRoute> {
     pub indexes: I,
     /// Next hops.
     pub routes: R,
+    selection: Selection,
     crypto: AnyProvider,
     random: u64,
 }
@@ -71,6 +74,7 @@ impl<I: Indexes, R: Routes> Local<I, R> {
             engines,
             indexes,
             routes,
+            selection: Selection::default(),
             crypto: AnyProvider::new(kind)?,
             random: 1,
         })
@@ -95,6 +99,7 @@ impl<I: Indexes, R: Routes> Local<I, R> {
     /// Makes `table` the table of all workers.
     pub fn apply(&mut self, table: Table) -> Result<(), Refused> {
         let plan = self.plan(table)?;
+        self.selection.follow(&plan.changes);
         self.carry_out(plan);
         Ok(())
     }
@@ -118,6 +123,30 @@ impl<I: Indexes, R: Routes> Local<I, R> {
             }
             engine.garbage().for_each(drop);
         }
+    }
+
+    /// Takes the engines' events, follows levels, and switches slots as the management thread does every 5 ms.
+    /// Returns the events that are not levels.
+    pub fn tick(&mut self, now: Nanos) -> Vec<Event> {
+        let mut events = Vec::new();
+        for engine in &mut self.engines {
+            for event in engine.events() {
+                match event {
+                    Event::Level { list, level } => {
+                        if let Some(stream) = self.planner.stream_of(list) {
+                            self.selection.heard(stream, level, now);
+                        }
+                    }
+                    other => events.push(other),
+                }
+            }
+        }
+        let choices = self.selection.tick(now);
+        if !choices.is_empty() {
+            let plan = self.planner.select(&choices);
+            self.carry_out(plan);
+        }
+        events
     }
 
     /// The keys a test peer seals or opens with.

@@ -15,10 +15,11 @@ use super::indexes::Indexes;
 use super::packets::{PacketCounts, PacketLink};
 use super::planner::{Deps, Plan, Planner};
 use super::router::Router;
+use super::selection::Selection;
 use super::tracing::TraceAsk;
-use crate::engine::Command;
 use crate::engine::event::Event as EngineEvent;
 use crate::engine::staged::Generation;
+use crate::engine::{Command, Nanos};
 use crate::hops::{Hops, RESOLVE_AGAIN};
 use crate::worker::run::monotonic;
 use crate::worker::{Order, Reading, Report, WorkerHandle};
@@ -92,6 +93,8 @@ pub struct Manager {
     /// Streams that learn rules made, by rule.
     pub(super) learned: BTreeMap<Name, LearnedStream>,
     pub(super) trace: Option<super::tracing::Running>,
+    selection: Selection,
+    last_select: Nanos,
     last_confirm: Instant,
     last_resolve: Instant,
 }
@@ -136,6 +139,8 @@ impl Manager {
             learning: BTreeSet::new(),
             learned: BTreeMap::new(),
             trace: None,
+            selection: Selection::default(),
+            last_select: Nanos(0),
             last_confirm: Instant::now(),
             last_resolve: Instant::now(),
         }
@@ -161,6 +166,7 @@ impl Manager {
             self.packets_down();
             self.fetch_trace();
             self.reports();
+            self.select();
             self.follow_routes();
         }
         for worker in &mut self.workers {
@@ -234,6 +240,7 @@ impl Manager {
         match self.with_deps(|planner, deps| planner.plan(next, deps)) {
             Ok(plan) => {
                 let generation = plan.generation;
+                self.selection.follow(&plan.changes);
                 self.steer();
                 self.carry_out(plan)?;
                 let gone: Vec<Name> =
@@ -402,6 +409,31 @@ impl Manager {
                 tracing::info!(%leg, "consent is back");
                 self.publish(Event::ConsentBack { leg });
             }
+            EngineEvent::Level { list, level } => {
+                if let Some(stream) = self.planner.stream_of(list) {
+                    self.selection.heard(stream, level, monotonic());
+                }
+            }
+            EngineEvent::KeyFrameWanted { source } => tracing::trace!(source, "a receiver waits for a key frame"),
+        }
+    }
+
+    /// Has slots carry who is to be heard now: one commit for all that changed.
+    fn select(&mut self) {
+        let now = monotonic();
+        if self.selection.is_idle() || Duration::from_nanos(now.since(self.last_select).0) < TICK {
+            return;
+        }
+        self.last_select = now;
+        let choices = self.selection.tick(now);
+        if choices.is_empty() {
+            return;
+        }
+        let plan = self.planner.select(&choices);
+        if !plan.is_empty()
+            && let Err(refusal) = self.carry_out(plan)
+        {
+            tracing::error!(%refusal, "slots keep whom they carry");
         }
     }
 

@@ -12,6 +12,7 @@ pub mod pool;
 mod report;
 pub mod route;
 pub mod router;
+pub mod selection;
 pub mod serve;
 pub mod tracing;
 

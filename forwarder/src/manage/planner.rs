@@ -26,6 +26,7 @@ use crate::wire::frame::Address;
 mod checks;
 mod legs;
 mod rows;
+mod sources;
 mod streams;
 mod touched;
 
@@ -114,6 +115,13 @@ struct StreamSlot {
     incarnation: u64,
     /// Of ingress streams: the number egress streams know this one by.
     source: u32,
+    /// Of egress streams: the generation that gave it to its list.
+    binding: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SourceState {
+    list: u32,
 }
 
 /// Members of a list at a worker, and the storage the worker has for them.
@@ -145,13 +153,21 @@ pub struct Planner {
     egress: HashMap<StreamId, StreamSlot>,
     egress_slots: Vec<Pool>,
     list_ids: Pool,
-    sources: HashMap<Name, u32>,
+    sources: HashMap<Name, SourceState>,
     /// Lists of learn rules.
     rules: HashMap<Name, u32>,
+    /// What sources carry whose inputs the forwarder chooses.
+    selected: BTreeMap<Name, Name>,
     /// By list, then worker.
     rooms: HashMap<(u32, u8), Room>,
-    /// Which workers each ingress list was last told to feed.
-    fed: HashMap<u32, u64>,
+    /// Every list there is.
+    lists: HashMap<u32, sources::ListState>,
+    /// Lists whose packets may have to go to other workers than before.
+    unfed: BTreeSet<u32>,
+    /// Counts changes of what sources carry; never 0.
+    epochs: u32,
+    /// Ingress streams and learn rules by list.
+    streams: HashMap<u32, Name>,
     tuples: HashMap<TupleKey, TupleOwner>,
     /// Legs by worker and slot.
     names: HashMap<(u8, u32), Name>,
@@ -178,8 +194,12 @@ impl Planner {
             egress: HashMap::new(),
             sources: HashMap::new(),
             rules: HashMap::new(),
+            selected: BTreeMap::new(),
             rooms: HashMap::new(),
-            fed: HashMap::new(),
+            lists: HashMap::new(),
+            unfed: BTreeSet::new(),
+            epochs: 0,
+            streams: HashMap::new(),
             tuples: HashMap::new(),
             names: HashMap::new(),
         }
@@ -248,7 +268,7 @@ impl Planner {
 
     /// The learn rule of a list.
     pub fn rule_name(&self, list: u32) -> Option<&Name> {
-        self.rules.iter().find(|(_, l)| **l == list).map(|(name, _)| name)
+        self.stream_of(list).filter(|name| self.rules.contains_key(*name))
     }
 
     /// Use and size of every pool, by what it holds.
@@ -352,10 +372,11 @@ impl Planner {
         self.remove_legs(&next, &mut plan, &mut freed);
         self.put_rules(&next, &mut freed)?;
         self.put_legs(&next, &mut touched, &mut plan, &mut freed, deps)?;
+        self.house_rules(&next, &plan.changes);
         self.put_ingress(&next, &touched, &mut plan, &mut freed, deps)?;
-        self.put_sources(&next, &mut plan)?;
+        self.put_sources(&next, &mut plan, &mut freed)?;
         self.put_egress(&next, &touched, &mut plan, &mut freed, deps)?;
-        self.feed(&next, &mut plan);
+        self.feed(&mut plan);
 
         for (pool, slots) in freed.legs {
             self.leg_slots[usize::from(pool)].give(slots);
@@ -367,9 +388,7 @@ impl Planner {
             self.egress_slots[usize::from(pool)].give(slot);
         }
         for list in freed.lists {
-            self.rooms.retain(|(l, _), _| *l != list);
-            self.fed.remove(&list);
-            self.list_ids.give(list);
+            self.forget_list(list);
         }
         // Only the next plan can be given these rows, and it is made after this one was flipped.
         freed.rows.iter().for_each(|row| deps.indexes.release(row));

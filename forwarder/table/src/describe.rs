@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sluice_srtp::key::MasterKey;
 
-use crate::model::{Change, Entry, EntryKind, Leg, Name, Source, Table};
+use crate::model::{Change, Entry, EntryKind, Hears, Leg, Name, Source, Table};
 
 /// What happens to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,8 @@ impl Entry {
                 ("kind", row.kind.to_string()),
                 ("clock_rate", row.clock_rate.to_string()),
                 ("payload_types", list(&row.payload_types)),
+                ("announced", text(row.role.announced.map(|ssrc| ssrc.0))),
+                ("candidate", text(row.role.candidate.as_ref())),
             ],
             Entry::Learn(row) => vec![
                 ("leg", row.leg.to_string()),
@@ -110,11 +112,15 @@ impl Entry {
                 ("kind", row.kind.to_string()),
                 ("clock_rate", row.clock_rate.to_string()),
                 ("payload_types", list(&row.payload_types)),
+                ("announced", text(row.role.announced.map(|ssrc| ssrc.0))),
+                ("candidate", text(row.role.candidate.as_ref())),
             ],
             Entry::Source(row) => vec![
                 ("kind", row.kind.to_string()),
                 ("clock_rate", row.clock_rate.to_string()),
                 ("input", text(row.input.as_ref())),
+                ("layers", names(&row.layers)),
+                ("select", text(row.select.as_ref())),
             ],
             Entry::Egress(row) => vec![
                 ("leg", row.leg.to_string()),
@@ -128,6 +134,7 @@ impl Entry {
                 ("mid", text(row.mid.as_ref())),
                 ("csrc", row.csrc.to_string()),
                 ("dscp", text(row.dscp)),
+                ("layer", text(row.layer)),
             ],
         }
     }
@@ -154,6 +161,8 @@ fn leg_fields(row: &Leg) -> Vec<(&'static str, String)> {
         ("limits.audio_bits_per_second", row.limits.audio_bits_per_second.to_string()),
         ("limits.video_bits_per_second", row.limits.video_bits_per_second.to_string()),
         ("ice", ice.unwrap_or_default()),
+        ("member", text(row.member)),
+        ("hears", text(row.hears.as_ref().map(heard))),
     ]
 }
 
@@ -163,6 +172,16 @@ fn text<T: ToString>(value: Option<T>) -> String {
 
 fn list(values: &[u8]) -> String {
     values.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn names(values: &[Name]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn heard(hears: &Hears) -> String {
+    let members: Vec<String> =
+        (0..Hears::MEMBERS).filter(|member| hears.contains(*member)).map(|member| member.to_string()).collect();
+    if members.is_empty() { "nobody".to_owned() } else { members.join(" ") }
 }
 
 /// A key's profile and fingerprint.

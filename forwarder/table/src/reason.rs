@@ -89,6 +89,7 @@ reasons! {
     TxFailed "tx_failed" "the kernel refused to send";
     Removed "removed" "its leg or stream was removed while the packet waited";
     StunIntegrity "stun_integrity" "STUN message whose integrity does not verify, or a response from another address than the one asked";
+    KeyFrame "key_frame" "of a layer or source the receiver can only be switched to at a key frame, which it awaits";
 }
 
 impl DropReason {

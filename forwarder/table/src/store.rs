@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use sluice_srtp::Ssrc;
 use sluice_srtp::key::KeyId;
 
-use crate::model::{Change, Entry, EntryKind, Leg, LegKind, Name, Remote, Source, Table};
+use crate::model::{Change, Entry, EntryKind, Leg, LegKind, Name, Remote, Source, StreamRole, Table};
 use crate::validate::Problem;
 
 type Row = (EntryKind, Name);
@@ -26,6 +26,8 @@ enum Identity {
     Rules(Name),
     /// Names egress streams can refer to.
     Carried(Name),
+    /// Sources of a group are of one kind.
+    Group(Name),
 }
 
 /// What a row refers to.
@@ -35,6 +37,8 @@ enum Target {
     Leg(Name),
     /// An ingress stream, learn rule or source.
     Carried(Name),
+    /// The sources of a group.
+    Group(Name),
 }
 
 /// A valid table and its indexes.
@@ -131,6 +135,11 @@ impl Store {
         let mut suspects = touched;
         for row in replaced {
             suspects.extend(self.referrers.get(&target(row)).into_iter().flatten().cloned());
+            // A group that gets another source may be of another kind than its candidates.
+            let group = self.table.sources.get(&row.1).filter(|_| row.0 == EntryKind::Source);
+            if let Some(group) = group.and_then(|source| source.select.clone()) {
+                suspects.extend(self.referrers.get(&Target::Group(group)).into_iter().flatten().cloned());
+            }
         }
         // Legs of streams that came, changed or went: which keys they need depends on their streams.
         for (_, old) in undo {
@@ -206,6 +215,11 @@ impl Store {
                     });
                 }
             }
+            Target::Group(name) => {
+                for (kind, name) in self.users.get(&Identity::Group(name.clone())).into_iter().flatten() {
+                    self.add(part, *kind, name);
+                }
+            }
             Target::Carried(name) => {
                 for kind in [EntryKind::Ingress, EntryKind::Learn, EntryKind::Source] {
                     self.add(part, kind, name);
@@ -260,7 +274,10 @@ fn identities(name: &Name, entry: &Entry) -> Vec<Identity> {
         }
         Entry::Ingress(row) => vec![Identity::Ingress(row.leg.clone(), row.ssrc), Identity::Carried(name.clone())],
         Entry::Learn(row) => vec![Identity::Rules(row.leg.clone()), Identity::Carried(name.clone())],
-        Entry::Source(_) => vec![Identity::Carried(name.clone())],
+        Entry::Source(row) => {
+            let group = row.select.iter().cloned().map(Identity::Group);
+            group.chain([Identity::Carried(name.clone())]).collect()
+        }
         Entry::Egress(row) => vec![Identity::Egress(row.leg.clone(), row.ssrc)],
     }
 }
@@ -269,9 +286,14 @@ fn targets(entry: &Entry) -> Vec<Target> {
     match entry {
         Entry::Endpoint(_) => Vec::new(),
         Entry::Leg(row) => vec![Target::Endpoint(row.endpoint.clone())],
-        Entry::Ingress(row) => vec![Target::Leg(row.leg.clone())],
-        Entry::Learn(row) => vec![Target::Leg(row.leg.clone())],
-        Entry::Source(row) => row.input.iter().map(|input| Target::Carried(input.clone())).collect(),
+        Entry::Ingress(row) => stream_targets(&row.leg, &row.role),
+        Entry::Learn(row) => stream_targets(&row.leg, &row.role),
+        Entry::Source(row) => row.input.iter().chain(&row.layers).cloned().map(Target::Carried).collect(),
         Entry::Egress(row) => vec![Target::Leg(row.leg.clone()), Target::Carried(row.source.clone())],
     }
+}
+
+fn stream_targets(leg: &Name, role: &StreamRole) -> Vec<Target> {
+    let group = role.candidate.iter().cloned().map(Target::Group);
+    group.chain([Target::Leg(leg.clone())]).collect()
 }

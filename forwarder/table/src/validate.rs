@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Egress, EntryKind, ExtensionIds, Ice, Ingress, Learn, Leg, LegKind, Name, Remote, Source, Table};
+use crate::model::{Egress, EntryKind, ExtensionIds, Ice, Learn, Leg, LegKind, Name, Remote, Source, Table};
+
+mod sources;
 
 /// One thing wrong with one row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +128,7 @@ impl Check<'_> {
             }
             self.leg_keys(name, leg, sends.contains(name), receives.contains(name));
             self.leg_extensions(name, &leg.extensions);
+            self.membership(name, leg);
             for (key, value) in [
                 ("bits_per_second", leg.limits.bits_per_second),
                 ("packets_per_second", u64::from(leg.limits.packets_per_second)),
@@ -237,8 +240,10 @@ impl Check<'_> {
     fn ingress(&mut self) {
         let table = self.table;
         let kind = EntryKind::Ingress;
-        for (name, Ingress { leg, clock_rate, payload_types, .. }) in &table.ingress {
-            self.stream(kind, name, leg, *clock_rate, payload_types);
+        let groups = self.groups();
+        for (name, row) in &table.ingress {
+            self.stream(kind, name, &row.leg, row.clock_rate, &row.payload_types);
+            self.candidate(&groups, (kind, name), (row.kind, row.clock_rate), &row.role);
         }
         for (name, holder) in first_users(table.ingress.iter().map(|(n, r)| ((&r.leg, r.ssrc), n))) {
             self.report(kind, name, "ssrc", format!("ingress {holder} of the same leg has this SSRC already"));
@@ -248,7 +253,9 @@ impl Check<'_> {
     fn learn(&mut self) {
         let table = self.table;
         let kind = EntryKind::Learn;
+        let groups = self.groups();
         for (name, row) in &table.learn {
+            self.candidate(&groups, (kind, name), (row.kind, row.clock_rate), &row.role);
             self.stream(kind, name, &row.leg, row.clock_rate, &row.payload_types);
             self.learn_shape(name, row);
             if table.ingress.contains_key(name) {
@@ -277,37 +284,6 @@ impl Check<'_> {
             if id == Some(None) {
                 let message = format!("leg {} has no extensions.{key} id, so no packet can carry it", row.leg);
                 self.report(kind, name, key, message);
-            }
-        }
-    }
-
-    fn sources(&mut self) {
-        let table = self.table;
-        let kind = EntryKind::Source;
-        for (name, Source { kind: media, clock_rate, input, .. }) in &table.sources {
-            self.clock(kind, name, *clock_rate);
-            if table.ingress.contains_key(name) || table.learn.contains_key(name) {
-                self.report(
-                    kind,
-                    name,
-                    "name",
-                    "an ingress stream or learn rule has this name; egress could mean either",
-                );
-            }
-            let Some(input) = input else { continue };
-            match table.carried(input) {
-                None | Some((EntryKind::Source, ..)) => {
-                    self.report(kind, name, "input", format!("no ingress stream or learn rule is called {input}"));
-                }
-                Some((_, other, rate)) => {
-                    if other != *media {
-                        self.report(kind, name, "input", format!("{input} is {other}, the source is {media}"));
-                    }
-                    if rate != *clock_rate {
-                        let message = format!("{input} has clock rate {rate}, the source {clock_rate}");
-                        self.report(kind, name, "input", message);
-                    }
-                }
             }
         }
     }
@@ -353,6 +329,10 @@ impl Check<'_> {
             && dscp > 63
         {
             self.report(kind, name, "dscp", format!("{dscp} is out of range; expected 0 to 63"));
+        }
+        if let Some(layer) = row.layer.filter(|layer| usize::from(*layer) >= Source::MAX_LAYERS) {
+            let message = format!("{layer} is out of range; expected 0 to {}", Source::MAX_LAYERS - 1);
+            self.report(kind, name, "layer", message);
         }
         if let Some(mid) = &row.mid {
             self.sdes(kind, name, "mid", mid);

@@ -62,6 +62,36 @@ fn the_example_says_what_it_means() {
 }
 
 #[test]
+fn layers_groups_and_members_are_read() {
+    let text = with("remote = \"192.0.2.11:5000\"", "remote = \"192.0.2.11:5000\"\nmember = 3\nhears = [0, 8191]")
+        .replacen("input = \"alice-video\"", "layers = [\"alice-video\", \"carol-high\"]", 1)
+        .replacen("ssrc = 0x0a11ce01", "ssrc = 0x0a11ce01\nannounced = 77\ncandidate = \"room\"", 1)
+        .replacen("dscp = 34", "dscp = 34\nlayer = 1", 1)
+        + "\n[[source]]\nname = \"slot\"\nkind = \"audio\"\nselect = \"room\"\n";
+    let table = parse(&text, &origin(0o600)).unwrap();
+    let bob = &table.legs["bob"];
+    assert_eq!(bob.member, Some(3));
+    assert_eq!(bob.hears, Some([0, 8191].into_iter().collect()));
+    let layers: Vec<&str> = table.sources["speaker"].layers.iter().map(sluice_table::Name::as_str).collect();
+    assert_eq!(layers, ["alice-video", "carol-high"]);
+    assert_eq!(table.sources["slot"].select.as_ref().unwrap().as_str(), "room");
+    let role = &table.ingress["alice-audio"].role;
+    assert_eq!((role.announced, role.candidate.as_ref().unwrap().as_str()), (Some(Ssrc(77)), "room"));
+    assert_eq!(table.egress["bob/video"].layer, Some(1));
+    golden(
+        &with("dscp = 34", "dscp = 34\nlayer = \"high\""),
+        &["dir/t.toml:89:9: egress.bob/video.layer: is \"high\"; expected a layer 0 to 3"],
+    );
+    golden(
+        &with("remote = \"192.0.2.11:5000\"", "remote = \"192.0.2.11:5000\"\nmember = 8192\nhears = [-1]"),
+        &[
+            "dir/t.toml:26:10: leg.bob.member: is 8192; expected a member number 0 to 8191",
+            "dir/t.toml:27:9: leg.bob.hears: is a value of type array; expected a list of member numbers such as [0, 7]",
+        ],
+    );
+}
+
+#[test]
 fn an_empty_file_is_an_empty_table() {
     assert_eq!(parse("", &origin(0o644)).unwrap(), Table::default());
 }

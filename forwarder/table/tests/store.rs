@@ -11,7 +11,7 @@ use sluice_table::{Change, Endpoint, Entry, EntryKind, Kind, LegKind, Name, Stor
 
 /// Changes over few names and few values, so that most transactions collide with something.
 fn change() -> impl Strategy<Value = Change> {
-    (0u8..12, 0u8..5, 0u8..5, 0u8..4).prop_map(|(what, id, a, b)| {
+    (0u8..15, 0u8..5, 0u8..5, 0u8..4).prop_map(|(what, id, a, b)| {
         let endpoint = |id: u8| name(&format!("e{}", id % 2));
         let leg_name = |id: u8| name(&format!("l{}", id % 4));
         // Ingress streams, rules and sources draw from overlapping names.
@@ -56,6 +56,27 @@ fn change() -> impl Strategy<Value = Change> {
             8 => Change::Switch { source: carried(id), input: (b > 0).then(|| carried(a)) },
             9 => Change::Remove(EntryKind::ALL[usize::from(b)], if b < 2 { leg_name(id) } else { carried(id) }),
             10 => Change::Remove(EntryKind::Leg, leg_name(id)),
+            12 => {
+                // Groups, their sources and who competes for them.
+                let mut row = table().sources["stage"].clone();
+                row.input = None;
+                row.select = (b > 0).then(|| name(&format!("g{}", a % 2)));
+                row.clock_rate = if b == 3 { 48_000 } else { 90_000 };
+                Change::Put(carried(id), Entry::Source(row))
+            }
+            13 => {
+                let mut row = table().ingress["alice-cam"].clone();
+                (row.leg, row.ssrc) = (leg_name(a), Ssrc(u32::from(id) + 200));
+                row.role.candidate = (b > 0).then(|| name(&format!("g{}", a % 2)));
+                row.clock_rate = if b == 3 { 48_000 } else { 90_000 };
+                Change::Put(carried(id), Entry::Ingress(row))
+            }
+            14 => {
+                let mut row = table().sources["stage"].clone();
+                row.input = None;
+                row.layers = vec![carried(a), carried(b)];
+                Change::Put(carried(id), Entry::Source(row))
+            }
             _ => Change::Remove(EntryKind::Egress, name(&format!("x{id}"))),
         }
     })

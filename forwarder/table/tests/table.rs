@@ -116,6 +116,66 @@ fn ranges_are_checked() {
 }
 
 #[test]
+fn layers_groups_and_members_are_checked() {
+    let stage = |t: &mut Table, layers: &[&str], select: Option<&str>| {
+        let row = t.sources.get_mut("stage").unwrap();
+        row.input = None;
+        row.layers = layers.iter().map(|layer| name(layer)).collect();
+        row.select = select.map(name);
+    };
+    assert_eq!(problems(|t| stage(t, &["alice-cam", "bob-hi"], None)), Vec::<String>::new());
+    one("source stage: layers: no ingress stream or learn rule is called x", |t| stage(t, &["alice-cam", "x"], None));
+    one("source stage: layers: no ingress stream or learn rule is called stage", |t| stage(t, &["stage"], None));
+    one("source stage: layers: names a stream twice", |t| stage(t, &["bob-hi", "bob-hi"], None));
+    one("source stage: layers: bob-hi has clock rate 48000, the source 90000", |t| {
+        stage(t, &["alice-cam", "bob-hi"], None);
+        t.learn.get_mut("bob-hi").unwrap().clock_rate = 48_000;
+    });
+    one("source stage: layers: 5 layers; expected at most 4", |t| {
+        let names = ["a", "b", "c", "d", "e"];
+        for (n, extra) in names.iter().enumerate() {
+            let mut row = t.ingress["alice-cam"].clone();
+            row.ssrc = Ssrc(5_000 + n as u32);
+            t.ingress.insert(name(extra), row);
+        }
+        stage(t, &names, None);
+    });
+    one("source stage: input: layers say what the source carries", |t| {
+        stage(t, &["bob-hi"], None);
+        t.sources.get_mut("stage").unwrap().input = Some(name("alice-cam"));
+    });
+    one("source stage: layers: the forwarder chooses", |t| stage(t, &["bob-hi"], Some("room")));
+    one("source stage: input: the forwarder chooses", |t| {
+        t.sources.get_mut("stage").unwrap().select = Some(name("room"));
+    });
+    let candidate = |t: &mut Table| {
+        stage(t, &[], Some("room"));
+        t.ingress.get_mut("alice-cam").unwrap().role.candidate = Some(name("room"));
+    };
+    assert_eq!(problems(candidate), Vec::<String>::new());
+    one("ingress alice-cam: candidate: group room is video at 90000 Hz, the stream video at 48000 Hz", |t| {
+        candidate(t);
+        t.ingress.get_mut("alice-cam").unwrap().clock_rate = 48_000;
+    });
+    one("source z: select: source stage of the group is video at 90000 Hz", |t| {
+        candidate(t);
+        let row = sluice_table::Source { kind: Kind::Audio, ..t.sources["stage"].clone() };
+        t.sources.insert(name("z"), row);
+    });
+    one("egress bob-sees-stage: layer: 4 is out of range", |t| {
+        t.egress.get_mut("bob-sees-stage").unwrap().layer = Some(4);
+    });
+    one("leg bob: member: 8192 is out of range", |t| t.legs.get_mut("bob").unwrap().member = Some(8_192));
+    assert_eq!(problems(|t| t.legs.get_mut("bob").unwrap().hears = Some([0, 8_191].into_iter().collect())), [""; 0]);
+    // What the forwarder chooses cannot be switched.
+    let mut table = table();
+    candidate(&mut table);
+    let switch = |input: Option<&str>| Change::Switch { source: name("stage"), input: input.map(name) };
+    assert!(table.apply(&[switch(Some("alice-cam"))]).is_err());
+    assert_eq!(table.apply(&[switch(None)]), Ok(()));
+}
+
+#[test]
 fn keys_fit_the_leg() {
     one("leg alice: srtp_in: missing although the leg sends streams", |t| {
         t.legs.get_mut("alice").unwrap().inbound = None;

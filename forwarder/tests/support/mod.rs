@@ -111,6 +111,8 @@ pub fn wrap(remote: SocketAddr, packet: &[u8]) -> Vec<u8> {
 pub struct Received {
     /// (index, timestamp, payload type, payload), in order of arrival.
     pub packets: Vec<(u64, u32, u8, Vec<u8>)>,
+    /// The only CSRC of each, 0 without one.
+    pub csrcs: Vec<u32>,
     /// Sealed bytes by index: two different ones would be a disaster.
     sealed: HashMap<u64, Vec<u8>>,
     receiver: Option<Receiver>,
@@ -154,6 +156,8 @@ impl Peer {
         receiver.accept(index);
         let other = stream.sealed.insert(index.as_u64(), packet.to_vec());
         assert!(other.is_none(), "one index, two packets");
+        let csrc = if packet[0] & 0x0f == 1 { u32::from_be_bytes(packet[12..16].try_into().unwrap()) } else { 0 };
+        stream.csrcs.push(csrc);
         stream.packets.push((index.as_u64(), header.timestamp, header.payload_type, out));
     }
 }
@@ -251,6 +255,11 @@ impl World {
             assert_eq!(engine.free_cells(), cells, "cells are lost");
         }
     }
+}
+
+/// A block of one one-byte extension element of one byte.
+pub fn element(id: u8, value: u8) -> Vec<u8> {
+    vec![0xbe, 0xde, 0, 1, id << 4, value, 0, 0]
 }
 
 /// A table with one endpoint.

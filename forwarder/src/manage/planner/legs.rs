@@ -7,7 +7,7 @@ use sluice_srtp::Ssrc;
 use sluice_srtp::key::MasterKey;
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
-use sluice_table::{Name, Remote, Table};
+use sluice_table::{Change, Entry, Name, Remote, Table};
 
 use super::rows::{full, leg_config, no_row, stream_rate};
 use super::touched::{Freed, Touched};
@@ -77,9 +77,20 @@ impl Planner {
                 let list = self.list_ids.take();
                 let list = list.ok_or_else(|| full("lists", next.learn.len(), self.config.capacity.lists))?;
                 self.rules.insert(name.clone(), list);
+                self.streams.insert(list, name.clone());
             }
         }
         Ok(())
+    }
+
+    /// Notes where packets of new and changed rules arrive.
+    pub(super) fn house_rules(&mut self, next: &Table, changes: &[Change]) {
+        for change in changes {
+            let Change::Put(name, Entry::Learn(row)) = change else { continue };
+            if let (true, Some(list)) = (next.learn.contains_key(name), self.rules.get(name).copied()) {
+                self.at_home(list, self.legs[&row.leg].worker);
+            }
+        }
     }
 
     pub(super) fn rules_of(&self, leg: &Name, table: &Table) -> Box<[LearnRule]> {
@@ -93,6 +104,8 @@ impl Planner {
             payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
             kind: row.kind,
             byte_rate: stream_rate(limits, row.kind),
+            announced: row.role.announced,
+            candidate: row.role.candidate.is_some(),
         };
         table.learn.iter().filter(|(_, row)| row.leg == *leg).map(rule).collect()
     }

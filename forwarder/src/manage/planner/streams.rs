@@ -1,6 +1,6 @@
 //! Streams of a plan: slots, lists, index rows, and which workers packets go to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
@@ -21,7 +21,7 @@ impl Planner {
             let Some(at) = self.egress.remove(&id) else { continue };
             plan.stage[usize::from(at.worker)].push(Command::Egress { slot: at.slot, config: None });
             plan.sweep[usize::from(at.worker)].push(Command::SweepEgress(at.slot));
-            self.room(at.list, at.worker).members -= 1;
+            self.leave_room(at.list, at.worker);
             freed.egress.push((at.worker, at.slot));
             freed.rows.push(at.row);
         }
@@ -69,7 +69,9 @@ impl Planner {
                 let pool = &mut self.ingress_slots[usize::from(worker)];
                 let slot = pool.take().ok_or_else(|| full("ingress streams", pool.used() + 1, pool.size()))?;
                 let list = self.list_ids.take();
-                (slot, list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?)
+                let list = list.ok_or_else(|| full("lists", next.ingress.len(), self.config.capacity.lists))?;
+                self.at_home(list, worker);
+                (slot, list)
             };
             let config = IngressConfig {
                 leg: leg_slot,
@@ -82,9 +84,12 @@ impl Planner {
                 resume: index.next(),
                 index: index.pin(),
                 incarnation,
+                announced: row.role.announced,
+                candidate: row.role.candidate.is_some(),
                 learned: false,
             };
-            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source });
+            self.streams.insert(list, name.clone());
+            self.ingress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source, binding: 0 });
             plan.stage[usize::from(worker)].push(Command::Ingress { slot, config: Some(config) });
             plan.sweep[usize::from(worker)].push(Command::SweepIngress(slot));
         }
@@ -95,46 +100,6 @@ impl Planner {
             let (Some(mut state), Some(leg)) = (self.legs.remove(&name), next.legs.get(&name)) else { continue };
             Self::listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
             self.legs.insert(name, state);
-        }
-        Ok(())
-    }
-
-    pub(super) fn put_sources(&mut self, next: &Table, plan: &mut Plan) -> Result<(), Refused> {
-        let gone: Vec<Name> = self.sources.keys().filter(|name| !next.sources.contains_key(*name)).cloned().collect();
-        for name in gone {
-            if let Some(list) = self.sources.remove(&name) {
-                plan.everywhere(|| Command::Input { list, input: None });
-                plan.sweep_everywhere(|| Command::SweepInput(list));
-                self.list_ids.give(list);
-            }
-        }
-        for (name, row) in &next.sources {
-            let known = self.sources.get(name).copied();
-            let list = match known {
-                Some(list) => list,
-                None => {
-                    self.list_ids.take().ok_or_else(|| full("lists", next.sources.len(), self.config.capacity.lists))?
-                }
-            };
-            self.sources.insert(name.clone(), list);
-            let input = |table: &Table, of: Option<&Name>| self.list_of(table, of?);
-            let before = known.and(self.table.sources.get(name)).and_then(|s| input(&self.table, s.input.as_ref()));
-            let now = input(next, row.input.as_ref());
-            if before == now && known.is_some() {
-                continue;
-            }
-            if let Some(now) = now {
-                for worker in 0..self.config.workers {
-                    self.make_room(now, worker, true, plan);
-                }
-            }
-            plan.everywhere(|| Command::Input { list, input: now });
-            plan.sweep_everywhere(|| Command::SweepInput(list));
-            if let Some(before) = before {
-                for worker in 0..self.config.workers {
-                    self.room(before, worker).attached -= 1;
-                }
-            }
         }
         Ok(())
     }
@@ -162,9 +127,9 @@ impl Planner {
                 (Some(source), _) => {
                     (self.ingress[&(source.leg.clone(), source.ssrc)].list, source.clock_rate, source.kind)
                 }
-                (None, Some(list)) => {
+                (None, Some(state)) => {
                     let source = &next.sources[&row.source];
-                    (*list, source.clock_rate, source.kind)
+                    (state.list, source.clock_rate, source.kind)
                 }
                 (None, None) => {
                     let (Some(rule), Some(list)) = (next.learn.get(&row.source), self.rules.get(&row.source)) else {
@@ -188,11 +153,12 @@ impl Planner {
                 pool.take().ok_or_else(|| full("egress streams", pool.used() + 1, pool.size()))?
             };
             if let Some(at) = known.as_ref().filter(|at| at.list != list) {
-                self.room(at.list, worker).members -= 1;
+                self.leave_room(at.list, worker);
             }
             if known.as_ref().is_none_or(|at| at.list != list) {
                 self.make_room(list, worker, false, plan);
             }
+            let binding = known.as_ref().filter(|at| at.list == list).map_or(plan.generation.0, |at| at.binding);
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
             let drawn = row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from);
             let used = index.next();
@@ -209,8 +175,10 @@ impl Planner {
                 resume_timing: index.timing(),
                 index: index.pin(),
                 incarnation,
+                binding,
+                layer: row.layer,
             };
-            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source: 0 });
+            self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source: 0, binding });
             plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(config) });
             plan.sweep[usize::from(worker)].push(Command::SweepEgress(slot));
         }
@@ -230,39 +198,24 @@ impl Planner {
             (&mut room.members, &mut room.capacity)
         };
         *count += 1;
+        let first = *count == 1;
         // Members that leave with this commit still hold their place until it is swept.
         if *count * 2 > *capacity {
             *capacity = (*count * 4).max(8);
             let storage = Vec::with_capacity(*capacity as usize);
             plan.stage[usize::from(worker)].push(Command::Grow { list, attached, storage });
         }
+        if first && !attached {
+            self.unfed.insert(list);
+        }
     }
 
-    /// Tells the workers that packets arrive at which workers have receivers: wider before the flip, exact after it.
-    pub(super) fn feed(&mut self, next: &Table, plan: &mut Plan) {
-        let receivers = |list: u32| {
-            let has = |w: &u8| self.rooms.get(&(list, *w)).is_some_and(|room| room.members > 0);
-            (0..self.config.workers).filter(has).fold(0u64, |bits, w| bits | (1 << w))
-        };
-        // By list: the worker its packets arrive at, and where they go.
-        let mut wanted: HashMap<u32, (u8, u64)> =
-            self.ingress.values().map(|at| (at.list, (at.worker, receivers(at.list)))).collect();
-        for (name, row) in &next.learn {
-            let list = self.rules[name];
-            wanted.insert(list, (self.legs[&row.leg].worker, receivers(list)));
-        }
-        for (name, row) in &next.sources {
-            let Some(input) = row.input.as_ref().and_then(|input| self.list_of(next, input)) else { continue };
-            if let Some((_, bits)) = wanted.get_mut(&input) {
-                *bits |= receivers(self.sources[name]);
-            }
-        }
-        for (list, (worker, now)) in wanted {
-            let before = self.fed.insert(list, now).unwrap_or(0);
-            if now != before {
-                plan.stage[usize::from(worker)].push(Command::Workers { list, workers: now | before });
-                plan.sweep[usize::from(worker)].push(Command::Workers { list, workers: now });
-            }
+    /// Counts one member less.
+    fn leave_room(&mut self, list: u32, worker: u8) {
+        let room = self.room(list, worker);
+        room.members -= 1;
+        if room.members == 0 {
+            self.unfed.insert(list);
         }
     }
 }

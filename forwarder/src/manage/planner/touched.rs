@@ -58,7 +58,14 @@ impl Touched {
                         .egress
                         .extend(next.egress.iter().filter(|(_, r)| r.source == *name).map(|(n, _)| n.clone()));
                 }
-                EntryKind::Source => {}
+                EntryKind::Source => {
+                    let media = |table: &Table| table.sources.get(name).map(|row| (row.kind, row.clock_rate));
+                    if media(old).is_some() && media(next).is_some() && media(old) != media(next) {
+                        touched
+                            .egress
+                            .extend(next.egress.iter().filter(|(_, r)| r.source == *name).map(|(n, _)| n.clone()));
+                    }
+                }
             }
         }
         touched

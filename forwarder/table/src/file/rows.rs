@@ -8,8 +8,8 @@ use toml_edit::Item;
 use super::read::{Fields, Report, address, fail, integer, name, start, text, unknown_keys};
 use super::secret;
 use crate::model::{
-    Egress, Endpoint, Entry, EntryKind, ExtensionIds, Ingress, Kind, Learn, Leg, LegKind, Limits, Name, Remote, Source,
-    Table,
+    Egress, Endpoint, Entry, EntryKind, ExtensionIds, Hears, Ingress, Kind, Learn, Leg, LegKind, Limits, Name, Remote,
+    Source, StreamRole, Table,
 };
 
 /// Where each row is written.
@@ -91,6 +91,10 @@ fn leg(fields: &mut Fields<'_, '_, '_>) -> Option<Leg> {
     let accept_key_reuse = flag(fields, "accept_key_reuse");
     let extensions = extensions(fields);
     let limits = limits(fields);
+    let member = fields.optional("member", "a member number 0 to 8191", member);
+    let hears = fields.optional("hears", "a list of member numbers such as [0, 7]", |item| {
+        item.as_array()?.iter().map(|value| member_number(value.as_integer()?)).collect::<Option<Hears>>()
+    });
     Some(Leg {
         endpoint: endpoint?,
         kind: kind.unwrap_or(LegKind::Client),
@@ -102,9 +106,17 @@ fn leg(fields: &mut Fields<'_, '_, '_>) -> Option<Leg> {
         limits,
         ice: None,
         feedback: crate::Feedback::default(),
-        member: None,
-        hears: None,
+        member,
+        hears,
     })
+}
+
+fn member(item: &Item) -> Option<u16> {
+    member_number(item.as_integer()?)
+}
+
+fn member_number(value: i64) -> Option<u16> {
+    u16::try_from(value).ok().filter(|member| *member < Hears::MEMBERS)
 }
 
 fn remote(fields: &mut Fields<'_, '_, '_>) -> Option<Remote> {
@@ -165,14 +177,8 @@ fn ingress(fields: &mut Fields<'_, '_, '_>) -> Option<Ingress> {
     let kind = media(fields);
     let clock_rate = clock_rate(fields, kind);
     let payload_types = payload_list(fields);
-    Some(Ingress {
-        leg: leg?,
-        ssrc: ssrc?,
-        kind: kind?,
-        clock_rate: clock_rate?,
-        payload_types: payload_types?,
-        role: crate::StreamRole::default(),
-    })
+    let role = role(fields);
+    Some(Ingress { leg: leg?, ssrc: ssrc?, kind: kind?, clock_rate: clock_rate?, payload_types: payload_types?, role })
 }
 
 fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
@@ -183,6 +189,7 @@ fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
     let kind = media(fields);
     let clock_rate = clock_rate(fields, kind);
     let payload_types = payload_list(fields);
+    let role = role(fields);
     Some(Learn {
         leg: leg?,
         mid,
@@ -191,15 +198,25 @@ fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
         kind: kind?,
         clock_rate: clock_rate?,
         payload_types: payload_types?,
-        role: crate::StreamRole::default(),
+        role,
     })
+}
+
+fn role(fields: &mut Fields<'_, '_, '_>) -> StreamRole {
+    let announced = fields.optional("announced", "an SSRC 0 to 4294967295", integer).map(Ssrc);
+    let candidate = fields.optional("candidate", "the name of a group", name);
+    StreamRole { announced, candidate, ..StreamRole::default() }
 }
 
 fn source(fields: &mut Fields<'_, '_, '_>) -> Option<Source> {
     let kind = media(fields);
     let clock_rate = clock_rate(fields, kind);
     let input = fields.optional("input", "the name of an ingress stream or learn rule", name);
-    Some(Source { kind: kind?, clock_rate: clock_rate?, input, layers: Vec::new(), select: None })
+    let layers = fields.optional("layers", "a list of names of ingress streams or learn rules, lowest first", |item| {
+        item.as_array()?.iter().map(|value| Name::new(value.as_str()?).ok()).collect::<Option<Vec<_>>>()
+    });
+    let select = fields.optional("select", "the name of a group", name);
+    Some(Source { kind: kind?, clock_rate: clock_rate?, input, layers: layers.unwrap_or_default(), select })
 }
 
 fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
@@ -211,6 +228,7 @@ fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
     let mid = fields.optional("mid", "a text", text);
     let csrc = flag(fields, "csrc");
     let dscp = fields.optional("dscp", "a DSCP 0 to 63", integer);
+    let layer = fields.optional("layer", "a layer 0 to 3", integer);
     Some(Egress {
         leg: leg?,
         ssrc: ssrc?,
@@ -220,7 +238,7 @@ fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
         mid,
         csrc,
         dscp,
-        layer: None,
+        layer,
         rtx: None,
         history: 0,
     })
