@@ -68,6 +68,11 @@ pub enum Event {
         /// The leg.
         leg: u32,
     },
+    /// Somebody needs a key frame of a source.
+    KeyFrameWanted {
+        /// The source's number.
+        source: u32,
+    },
     /// A commit took effect.
     Flipped(Generation),
 }

@@ -14,7 +14,7 @@ use super::cursor::Held;
 use super::event::Event;
 use super::link::Message;
 use super::police::Rate;
-use super::rows::{ExtensionMap, StreamKey, TupleKey, TupleOwner};
+use super::rows::{ExtensionMap, Meaning, StreamKey, TupleKey, TupleOwner};
 use super::run::Engine;
 use super::time::Nanos;
 use crate::io::BURST;
@@ -305,6 +305,13 @@ impl<C: Provider> Engine<C> {
             OpenError::Refused => DropReason::NoKey,
         })?;
         let generation = self.generation;
+        let leg = self.legs[candidate.leg as usize].config.get(generation).ok_or(DropReason::Removed)?;
+        let (feedback, elements) = (leg.feedback, known_elements(&leg.extensions, candidate.packet, &candidate.header));
+        if feedback.transport_cc
+            && let Some(number) = elements.as_ref().ok().and_then(|known| transport_number(candidate.packet, known))
+        {
+            self.feedback.arrived(now, candidate.leg, number, candidate.header.ssrc);
+        }
         if candidate.ingress == UNLISTED {
             self.legs[candidate.leg as usize].attempts.give_back(ATTEMPTS, 1); // only failures cost
             candidate.ingress = self.learn(now, candidate.leg, candidate.packet, &candidate.header)?;
@@ -333,7 +340,7 @@ impl<C: Provider> Engine<C> {
                 return Err(DropReason::RtpHeader);
             }
         }
-        let elements = known_elements(&leg.extensions, candidate.packet, header)?;
+        let elements = elements?;
         if !elements.is_empty() {
             cell.header[..header.len].copy_from_slice(&candidate.packet[..header.len]);
         }
@@ -356,6 +363,10 @@ impl<C: Provider> Engine<C> {
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
         self.counters.opened += 1;
+        if feedback.reports {
+            let at = (candidate.index.as_u64(), header.timestamp);
+            self.feedback.received(now, candidate.ingress, config.incarnation, at, config.clock_rate);
+        }
         let workers = self.lists[config.list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
@@ -453,6 +464,12 @@ fn replay_reason(error: ReplayError) -> DropReason {
         ReplayError::Replayed => DropReason::Replayed,
         ReplayError::TooOld => DropReason::TooOld,
     }
+}
+
+/// The transport-wide sequence number of a packet.
+fn transport_number(packet: &[u8], elements: &[KnownElement]) -> Option<u16> {
+    let element = elements.iter().find(|element| element.meaning == Meaning::TransportCc && element.len == 2)?;
+    packet.get(usize::from(element.at)..usize::from(element.at) + 2).map(|bytes| crate::wire::be16(bytes, 0))
 }
 
 /// The header extension elements whose ids the leg negotiated.

@@ -124,6 +124,8 @@ pub struct LegConfig {
     pub ice: Option<Box<super::stun::IceConfig>>,
     /// Where SRTCP indexes are kept.
     pub rtcp: super::rtcp::RtcpConfig,
+    /// RTCP sent without being asked.
+    pub feedback: sluice_table::Feedback,
 }
 
 impl LegConfig {
@@ -182,6 +184,8 @@ pub struct LearnRule {
     pub kind: Kind,
     /// Bytes a second of the stream.
     pub byte_rate: Rate,
+    /// Clock rate in Hz.
+    pub clock_rate: u32,
 }
 
 impl LearnRule {
@@ -238,6 +242,8 @@ pub struct IngressConfig {
     pub payload_types: u128,
     /// Bytes a second of this stream.
     pub byte_rate: Rate,
+    /// Clock rate in Hz.
+    pub clock_rate: u32,
     /// Where the highest received index is kept.
     pub index: PinnedRow,
     /// One past the highest index received under this key before; 0 when fresh.
@@ -306,6 +312,8 @@ pub struct EgressConfig {
     pub ssrc: Ssrc,
     /// Clock rate in Hz.
     pub clock_rate: u32,
+    /// Audio or video.
+    pub kind: Kind,
     /// Payload types.
     pub payload_types: PayloadTypeMap,
     /// DSCP, 0 to 63.
@@ -338,6 +346,8 @@ pub struct EgressRow {
     /// Which incarnation the state above belongs to; 0 is none.
     pub incarnation: u64,
     pub(super) flow: Flow,
+    /// Bytes of header extensions sealed.
+    pub(super) extension_bytes: u64,
     /// Configuration.
     pub config: Staged<EgressConfig>,
 }
@@ -352,6 +362,7 @@ impl Default for EgressRow {
             rewriter: Rewriter::default(),
             incarnation: 0,
             flow: Flow::default(),
+            extension_bytes: 0,
             config: Staged::default(),
         }
     }
@@ -361,6 +372,11 @@ impl EgressRow {
     /// Bytes sealed, RTP header and tag included.
     pub fn bytes(&self) -> u64 {
         self.flow.bytes
+    }
+
+    /// Payload bytes sealed, as sender reports count them.
+    pub fn payload_bytes(&self) -> u64 {
+        self.flow.bytes.saturating_sub(self.packets * u64::from(self.flow.overhead) + self.extension_bytes)
     }
 
     /// Fetches the lines that a packet in order touches.

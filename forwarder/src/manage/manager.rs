@@ -392,6 +392,7 @@ impl Manager {
                 let (from, bytes) = (SocketAddr::from(from), bytes.into());
                 self.packet_up(PacketMessage::PacketIn { endpoint, leg, from, reason, bytes });
             }
+            EngineEvent::KeyFrameWanted { source } => self.key_frame_wanted(source),
             EngineEvent::ConsentLost { leg } => {
                 let Some(leg) = self.planner.leg_name(worker, leg).cloned() else { return };
                 tracing::info!(%leg, "consent lost; nothing but checks is sent to the peer");
@@ -402,6 +403,17 @@ impl Manager {
                 tracing::info!(%leg, "consent is back");
                 self.publish(Event::ConsentBack { leg });
             }
+        }
+    }
+
+    /// Has the owner of a source's leg ask for a key frame. Losing one is no harm: who needs it asks again.
+    fn key_frame_wanted(&mut self, source: u32) {
+        let learned = || self.learned.iter().find(|(_, stream)| stream.source == source);
+        let command = self.planner.key_frame(source);
+        let Some((worker, command)) = command.or_else(|| self.planner.key_frame_of_rule(learned()?.0)) else { return };
+        let handle = &self.workers[usize::from(worker)];
+        if handle.offer(Order::Engine(command)).is_ok() {
+            handle.wake();
         }
     }
 

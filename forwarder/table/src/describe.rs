@@ -101,6 +101,11 @@ impl Entry {
                 ("kind", row.kind.to_string()),
                 ("clock_rate", row.clock_rate.to_string()),
                 ("payload_types", list(&row.payload_types)),
+                ("repairs.stream", text(row.role.repairs.as_ref().map(|r| &r.stream))),
+                (
+                    "repairs.payload_types",
+                    row.role.repairs.as_ref().map(|r| pairs(&r.payload_types)).unwrap_or_default(),
+                ),
             ],
             Entry::Learn(row) => vec![
                 ("leg", row.leg.to_string()),
@@ -110,6 +115,11 @@ impl Entry {
                 ("kind", row.kind.to_string()),
                 ("clock_rate", row.clock_rate.to_string()),
                 ("payload_types", list(&row.payload_types)),
+                ("repairs.stream", text(row.role.repairs.as_ref().map(|r| &r.stream))),
+                (
+                    "repairs.payload_types",
+                    row.role.repairs.as_ref().map(|r| pairs(&r.payload_types)).unwrap_or_default(),
+                ),
             ],
             Entry::Source(row) => vec![
                 ("kind", row.kind.to_string()),
@@ -120,14 +130,14 @@ impl Entry {
                 ("leg", row.leg.to_string()),
                 ("ssrc", row.ssrc.0.to_string()),
                 ("source", row.source.to_string()),
-                (
-                    "payload_types",
-                    row.payload_types.iter().map(|(a, b)| format!("{a}={b}")).collect::<Vec<_>>().join(" "),
-                ),
+                ("payload_types", pairs(&row.payload_types)),
                 ("first_sequence", text(row.first_sequence)),
                 ("mid", text(row.mid.as_ref())),
                 ("csrc", row.csrc.to_string()),
                 ("dscp", text(row.dscp)),
+                ("rtx.ssrc", text(row.rtx.as_ref().map(|rtx| rtx.ssrc.0))),
+                ("rtx.payload_types", row.rtx.as_ref().map(|rtx| pairs(&rtx.payload_types)).unwrap_or_default()),
+                ("history", row.history.to_string()),
             ],
         }
     }
@@ -154,7 +164,22 @@ fn leg_fields(row: &Leg) -> Vec<(&'static str, String)> {
         ("limits.audio_bits_per_second", row.limits.audio_bits_per_second.to_string()),
         ("limits.video_bits_per_second", row.limits.video_bits_per_second.to_string()),
         ("ice", ice.unwrap_or_default()),
+        ("feedback.reports", row.feedback.reports.to_string()),
+        ("feedback.transport_cc", row.feedback.transport_cc.to_string()),
+        ("feedback.nack", row.feedback.nack.to_string()),
+        ("feedback.key_frame", text(row.feedback.key_frame.map(key_frame))),
     ]
+}
+
+fn key_frame(request: crate::KeyFrameRequest) -> &'static str {
+    match request {
+        crate::KeyFrameRequest::Pli => "pli",
+        crate::KeyFrameRequest::Fir => "fir",
+    }
+}
+
+fn pairs(map: &[(u8, u8)]) -> String {
+    map.iter().map(|(from, to)| format!("{from}={to}")).collect::<Vec<_>>().join(" ")
 }
 
 fn text<T: ToString>(value: Option<T>) -> String {

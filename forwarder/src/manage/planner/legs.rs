@@ -93,6 +93,7 @@ impl Planner {
             payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
             kind: row.kind,
             byte_rate: stream_rate(limits, row.kind),
+            clock_rate: row.clock_rate,
         };
         table.learn.iter().filter(|(_, row)| row.leg == *leg).map(rule).collect()
     }

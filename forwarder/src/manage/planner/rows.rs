@@ -78,6 +78,7 @@ pub(super) fn leg_config(leg: &Leg, endpoint: u16, state: &LegState, rules: Box<
             receive: state.inbound.as_ref().map(|key| key.row.pin()),
             incarnation: state.inbound.as_ref().map_or(PLAIN, |key| key.incarnation),
         },
+        feedback: leg.feedback,
     }
 }
 

@@ -79,6 +79,7 @@ impl Planner {
                 kind: row.kind,
                 payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
                 byte_rate: stream_rate(&next.legs[&row.leg].limits, row.kind),
+                clock_rate: row.clock_rate,
                 resume: index.next(),
                 index: index.pin(),
                 incarnation,
@@ -127,6 +128,9 @@ impl Planner {
                 for worker in 0..self.config.workers {
                     self.make_room(now, worker, true, plan);
                 }
+            }
+            if let Some(input) = row.input.as_ref().filter(|_| row.kind == Kind::Video) {
+                self.ask_key_frame(next, input, plan);
             }
             plan.everywhere(|| Command::Input { list, input: now });
             plan.sweep_everywhere(|| Command::SweepInput(list));
@@ -191,6 +195,9 @@ impl Planner {
                 self.room(at.list, worker).members -= 1;
             }
             if known.as_ref().is_none_or(|at| at.list != list) {
+                if kind == Kind::Video {
+                    self.ask_key_frame(next, &row.source, plan);
+                }
                 self.make_room(list, worker, false, plan);
             }
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
@@ -201,6 +208,7 @@ impl Planner {
                 list,
                 ssrc: row.ssrc,
                 clock_rate,
+                kind,
                 payload_types: PayloadTypeMap::new(&row.payload_types).unwrap_or_default(),
                 dscp: row.dscp.unwrap_or(if kind == Kind::Audio { 46 } else { 34 }),
                 csrc: row.csrc,

@@ -154,8 +154,34 @@ fn a_message_is_laid_out_as_the_draft_says() {
     let mut out = [0xff; 64];
     let written = transport::write(&mut out, (US, THEM), (65_535, 5), 4, |at| ticks[at]).unwrap();
     let expected = [
-        0xaf, 205, 0, 6, 0, 0, 0, 1, 0xaa, 0xbb, 0xcc, 0xdd, 0xff, 0xff, 0, 4, 0, 0, 3, 5, // up to the number
-        0b1101_0010, 0b1000_0000, 10, 1, 44, 0xff, 0xce, 1,
+        0xaf,
+        205,
+        0,
+        6,
+        0,
+        0,
+        0,
+        1,
+        0xaa,
+        0xbb,
+        0xcc,
+        0xdd,
+        0xff,
+        0xff,
+        0,
+        4,
+        0,
+        0,
+        3,
+        5, // up to the number
+        0b1101_0010,
+        0b1000_0000,
+        10,
+        1,
+        44,
+        0xff,
+        0xce,
+        1,
     ];
     assert_eq!((out[..written.len].to_vec(), written.packets), (expected.to_vec(), 4));
     let runs: Vec<Option<u32>> = (0..40).map(|n| Some(n * 4)).chain(vec![None; 400]).chain([Some(200)]).collect();

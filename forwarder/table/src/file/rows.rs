@@ -8,8 +8,8 @@ use toml_edit::Item;
 use super::read::{Fields, Report, address, fail, integer, name, start, text, unknown_keys};
 use super::secret;
 use crate::model::{
-    Egress, Endpoint, Entry, EntryKind, ExtensionIds, Ingress, Kind, Learn, Leg, LegKind, Limits, Name, Remote, Source,
-    Table,
+    Egress, Endpoint, Entry, EntryKind, ExtensionIds, Feedback, Ingress, KeyFrameRequest, Kind, Learn, Leg, LegKind,
+    Limits, Name, Remote, Repair, Rtx, Source, Table,
 };
 
 /// Where each row is written.
@@ -91,6 +91,7 @@ fn leg(fields: &mut Fields<'_, '_, '_>) -> Option<Leg> {
     let accept_key_reuse = flag(fields, "accept_key_reuse");
     let extensions = extensions(fields);
     let limits = limits(fields);
+    let feedback = feedback(fields);
     Some(Leg {
         endpoint: endpoint?,
         kind: kind.unwrap_or(LegKind::Client),
@@ -101,7 +102,7 @@ fn leg(fields: &mut Fields<'_, '_, '_>) -> Option<Leg> {
         extensions,
         limits,
         ice: None,
-        feedback: crate::Feedback::default(),
+        feedback,
         member: None,
         hears: None,
     })
@@ -159,19 +160,54 @@ fn limits(leg: &mut Fields<'_, '_, '_>) -> Limits {
     limits
 }
 
+fn feedback(leg: &mut Fields<'_, '_, '_>) -> Feedback {
+    let Some(mut fields) = leg.inner("feedback", "a table such as { reports = true, key_frame = \"pli\" }") else {
+        return Feedback::default();
+    };
+    let feedback = Feedback {
+        reports: flag(&mut fields, "reports"),
+        transport_cc: flag(&mut fields, "transport_cc"),
+        nack: flag(&mut fields, "nack"),
+        key_frame: fields.optional("key_frame", "\"pli\" or \"fir\"", |item| match item.as_str()? {
+            "pli" => Some(KeyFrameRequest::Pli),
+            "fir" => Some(KeyFrameRequest::Fir),
+            _ => None,
+        }),
+    };
+    fields.finish();
+    feedback
+}
+
+fn repairs(stream: &mut Fields<'_, '_, '_>) -> Option<Repair> {
+    let mut fields = stream.inner("repairs", "a table such as { stream = \"video\", payload_types = { 97 = 96 } }")?;
+    let stream = fields.required("stream", "the name of an ingress stream or learn rule", name);
+    let payload_types = payload_map(&mut fields);
+    fields.finish();
+    Some(Repair { stream: stream?, payload_types })
+}
+
+fn rtx(egress: &mut Fields<'_, '_, '_>) -> Option<Rtx> {
+    let mut fields = egress.inner("rtx", "a table such as { ssrc = 71, payload_types = { 96 = 97 } }")?;
+    let ssrc = ssrc(&mut fields);
+    let payload_types = payload_map(&mut fields);
+    fields.finish();
+    Some(Rtx { ssrc: ssrc?, payload_types })
+}
+
 fn ingress(fields: &mut Fields<'_, '_, '_>) -> Option<Ingress> {
     let leg = fields.required("leg", "the name of a leg", name);
     let ssrc = ssrc(fields);
     let kind = media(fields);
     let clock_rate = clock_rate(fields, kind);
     let payload_types = payload_list(fields);
+    let repairs = repairs(fields);
     Some(Ingress {
         leg: leg?,
         ssrc: ssrc?,
         kind: kind?,
         clock_rate: clock_rate?,
         payload_types: payload_types?,
-        role: crate::StreamRole::default(),
+        role: crate::StreamRole { repairs, ..crate::StreamRole::default() },
     })
 }
 
@@ -183,6 +219,7 @@ fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
     let kind = media(fields);
     let clock_rate = clock_rate(fields, kind);
     let payload_types = payload_list(fields);
+    let repairs = repairs(fields);
     Some(Learn {
         leg: leg?,
         mid,
@@ -191,7 +228,7 @@ fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
         kind: kind?,
         clock_rate: clock_rate?,
         payload_types: payload_types?,
-        role: crate::StreamRole::default(),
+        role: crate::StreamRole { repairs, ..crate::StreamRole::default() },
     })
 }
 
@@ -211,6 +248,8 @@ fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
     let mid = fields.optional("mid", "a text", text);
     let csrc = flag(fields, "csrc");
     let dscp = fields.optional("dscp", "a DSCP 0 to 63", integer);
+    let rtx = rtx(fields);
+    let history = fields.optional("history", "a number of packets 0 to 1024", integer);
     Some(Egress {
         leg: leg?,
         ssrc: ssrc?,
@@ -221,8 +260,8 @@ fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
         csrc,
         dscp,
         layer: None,
-        rtx: None,
-        history: 0,
+        rtx,
+        history: history.unwrap_or(0),
     })
 }
 
