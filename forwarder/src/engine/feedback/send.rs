@@ -208,6 +208,9 @@ impl<C: Provider> Engine<C> {
         if row.packets == feedback.reported || row.incarnation != config.incarnation {
             return None;
         }
+        if feedback.reported > 0 && self.feedback.legs[config.leg as usize].first_rounds % 4 != 0 {
+            return None; // quick rounds are for first reports
+        }
         let since = *feedback.waits_since.get_or_insert(now);
         let timestamp = match self.feedback.anchors.get(source) {
             Some(anchor) => anchor.timestamp_at(now, config.clock_rate).wrapping_add(row.rewriter.timestamp_offset()),
