@@ -13,43 +13,13 @@ use sluice_forwarder::index_file::IndexFile;
 use sluice_forwarder::index_file::store::IndexStore;
 use sluice_forwarder::manage::local::Local;
 use sluice_forwarder::manage::route::FixedRoute;
-use sluice_srtp::{AnyProvider, MasterKey, Profile, Provider, ProviderKind, SessionKeys, Ssrc};
+use sluice_srtp::{Profile, ProviderKind};
 use sluice_table::{DropReason, Kind, LegKind, Table};
+use support::rtcp::RtcpPeer;
 use support::{World, base_table, ingress, key, name, peer, publisher_leg, wrap};
 
 const SMALL: Capacity =
     Capacity { endpoints: 4, legs: 16, tuples: 32, ingress: 16, egress: 16, lists: 32, cells: 64, learned: 16 };
-
-/// A peer's SRTCP.
-struct RtcpPeer {
-    crypto: AnyProvider,
-    to_us: SessionKeys,
-    from_us: SessionKeys,
-}
-
-impl RtcpPeer {
-    fn new(to_us: &MasterKey, from_us: &MasterKey) -> Self {
-        let mut crypto = AnyProvider::new(ProviderKind::Portable).unwrap();
-        let (to_us, from_us) = (crypto.expand(to_us), crypto.expand(from_us));
-        RtcpPeer { crypto, to_us, from_us }
-    }
-
-    fn seal(&mut self, clear: &[u8], index: u32) -> Vec<u8> {
-        let mut packet = vec![0; clear.len() + 32];
-        packet[..clear.len()].copy_from_slice(clear);
-        let ssrc = Ssrc(u32::from_be_bytes(clear[4..8].try_into().unwrap()));
-        let len = self.crypto.seal_rtcp(&self.to_us, ssrc, index, &mut packet, clear.len());
-        assert!(len > clear.len());
-        packet.truncate(len);
-        packet
-    }
-
-    fn open(&mut self, mut packet: Vec<u8>) -> (Vec<u8>, u32) {
-        let (len, index) = self.crypto.open_rtcp(&self.from_us, &mut packet).unwrap();
-        packet.truncate(len);
-        (packet, index)
-    }
-}
 
 /// A receiver report and a source description of a sender, marked by a byte.
 fn report(sender: u32, mark: u8) -> Vec<u8> {

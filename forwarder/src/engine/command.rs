@@ -95,6 +95,13 @@ pub enum Command {
         /// UDP payload.
         bytes: Box<[u8]>,
     },
+    /// Asks the sender of a leg's stream for a key frame.
+    KeyFrame {
+        /// The leg's slot.
+        leg: u32,
+        /// The list that the stream feeds.
+        list: u32,
+    },
     /// Makes everything staged take effect.
     Flip(Generation),
     /// Takes out what a leg's, stream's or input's switch left behind.

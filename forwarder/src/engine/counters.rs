@@ -34,6 +34,20 @@ pub struct Counters {
     pub sent_bytes: u64,
     /// Steps taken.
     pub steps: u64,
+    /// Transport-wide feedback messages sent.
+    pub transport_out: u64,
+    /// Compounds of reports sent.
+    pub reports_out: u64,
+    /// Compounds of requests sent.
+    pub requests_out: u64,
+    /// Requests for key frames received from peers.
+    pub key_frames_asked: u64,
+    /// Requests for key frames that reached the owner of the stream.
+    pub key_frames_wanted: u64,
+    /// Requests that a key frame made needless.
+    pub key_frames_saved: u64,
+    /// Requests for key frames sent to peers.
+    pub key_frame_requests: u64,
     drops: [u64; DropReason::COUNT],
 }
 
@@ -54,6 +68,13 @@ impl Default for Counters {
             sent: 0,
             sent_bytes: 0,
             steps: 0,
+            transport_out: 0,
+            reports_out: 0,
+            requests_out: 0,
+            key_frames_asked: 0,
+            key_frames_wanted: 0,
+            key_frames_saved: 0,
+            key_frame_requests: 0,
             drops: [0; DropReason::COUNT],
         }
     }

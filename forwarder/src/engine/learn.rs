@@ -111,6 +111,7 @@ impl<C: Provider> Engine<C> {
             kind: rule.kind,
             payload_types: rule.payload_types,
             byte_rate: rule.byte_rate,
+            clock_rate: rule.clock_rate,
             index: self.learned.rows[spare as usize].clone(),
             resume: 0,
             incarnation,
@@ -119,6 +120,7 @@ impl<C: Provider> Engine<C> {
             learned: true,
         };
         stream.config.set(learned);
+        self.feedback.add_ingress(leg, slot);
         self.emit(Event::StreamLearned { leg, rule: rule.list, ssrc: header.ssrc, slot, source });
         Ok(slot)
     }
@@ -130,6 +132,7 @@ impl<C: Provider> Engine<C> {
         self.streams.remove(StreamKey { leg, ssrc });
         self.legs[leg as usize].learned_streams.retain(|s| *s != slot);
         self.ingress[slot as usize] = IngressRow::default();
+        self.feedback.remove_ingress(slot);
         self.learned.free.push(slot - self.learned.first);
         self.emit(Event::StreamForgotten { leg, rule, ssrc });
     }

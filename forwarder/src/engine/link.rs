@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 
 use super::cell::{CellId, SlabMemory};
+use super::feedback::Anchor;
 use crate::wire::frame::Address;
 
 /// What one worker tells another. The cell is in the sender's slab, held once for the receiver.
@@ -24,6 +25,8 @@ pub enum Message {
         /// Sender.
         remote: Address,
     },
+    /// When a source's timestamps are; holds no cell.
+    Anchor(Anchor),
 }
 
 /// One worker's end of the connection to another.

@@ -7,6 +7,7 @@ pub mod command;
 pub mod counters;
 pub mod cursor;
 pub mod event;
+pub mod feedback;
 mod flow;
 mod gate;
 pub mod index_store;

@@ -85,14 +85,14 @@ impl From<DropReason> for Failure {
 }
 
 /// The way to one of a leg's tuples.
-struct Way<'a> {
-    port: PortId,
-    template: &'a Template,
+pub(super) struct Way<'a> {
+    pub(super) port: PortId,
+    pub(super) template: &'a Template,
     /// Room for the UDP payload, in bytes.
-    room: usize,
+    pub(super) room: usize,
 }
 
-fn way(leg: &LegConfig, to: Option<Address>) -> Result<Way<'_>, DropReason> {
+pub(super) fn way(leg: &LegConfig, to: Option<Address>) -> Result<Way<'_>, DropReason> {
     let tuple = to.and_then(|to| leg.ice.as_ref()?.tuple(to));
     let (port, template, room) = match tuple {
         Some(tuple) => (tuple.port, tuple.template.as_ref(), tuple.room),
@@ -180,7 +180,7 @@ impl<C: Provider> Engine<C> {
     }
 }
 
-fn submit<P: Ports>(
+pub(super) fn submit<P: Ports>(
     way: &Way<'_>,
     mut frame: TxFrame,
     written: Result<usize, DropReason>,
@@ -220,7 +220,12 @@ fn copy(bytes: &[u8], room: &mut [u8]) -> Result<usize, DropReason> {
 }
 
 /// Seals an RTCP compound under an index that was stored as used before.
-fn seal<C: Provider>(crypto: &mut C, leg: &LegConfig, bytes: &[u8], room: &mut [u8]) -> Result<usize, DropReason> {
+pub(super) fn seal<C: Provider>(
+    crypto: &mut C,
+    leg: &LegConfig,
+    bytes: &[u8],
+    room: &mut [u8],
+) -> Result<usize, DropReason> {
     if bytes.len() < 8 || !super::rtcp::well_formed(bytes) {
         return Err(DropReason::RtcpHeader);
     }

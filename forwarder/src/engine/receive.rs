@@ -307,6 +307,13 @@ impl<C: Provider> Engine<C> {
             OpenError::Refused => DropReason::NoKey,
         })?;
         let generation = self.generation;
+        let leg = self.legs[candidate.leg as usize].config.get(generation).ok_or(DropReason::Removed)?;
+        let (feedback, elements) = (leg.feedback, known_elements(&leg.extensions, candidate.packet, &candidate.header));
+        if feedback.transport_cc
+            && let Some(number) = elements.as_ref().ok().and_then(|known| transport_number(candidate.packet, known))
+        {
+            self.feedback.arrived(now, candidate.leg, number, candidate.header.ssrc);
+        }
         if candidate.ingress == UNLISTED {
             self.legs[candidate.leg as usize].attempts.give_back(ATTEMPTS, 1); // only failures cost
             candidate.ingress = self.learn(now, candidate.leg, candidate.packet, &candidate.header)?;
@@ -335,7 +342,7 @@ impl<C: Provider> Engine<C> {
                 return Err(DropReason::RtpHeader);
             }
         }
-        let elements = known_elements(&leg.extensions, candidate.packet, header)?;
+        let elements = elements?;
         if !elements.is_empty() {
             cell.header[..header.len].copy_from_slice(&candidate.packet[..header.len]);
         }
@@ -370,6 +377,10 @@ impl<C: Provider> Engine<C> {
             None
         };
         let list = config.list;
+        if feedback.reports {
+            let at = (candidate.index.as_u64(), header.timestamp);
+            self.feedback.received(now, candidate.ingress, config.incarnation, at, config.clock_rate);
+        }
         let workers = self.lists[list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
@@ -476,6 +487,12 @@ fn replay_reason(error: ReplayError) -> DropReason {
 fn audio_level(elements: &[KnownElement], packet: &[u8]) -> Option<u8> {
     let element = elements.iter().find(|e| e.meaning == Meaning::AudioLevel && e.len > 0)?;
     packet.get(usize::from(element.at)).map(|byte| byte & 0x7f)
+}
+
+/// The transport-wide sequence number of a packet.
+fn transport_number(packet: &[u8], elements: &[KnownElement]) -> Option<u16> {
+    let element = elements.iter().find(|element| element.meaning == Meaning::TransportCc && element.len == 2)?;
+    packet.get(usize::from(element.at)..usize::from(element.at) + 2).map(|bytes| crate::wire::be16(bytes, 0))
 }
 
 /// The header extension elements whose ids the leg negotiated.

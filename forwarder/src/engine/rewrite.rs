@@ -110,6 +110,11 @@ impl Rewriter {
         self.timestamp_offset
     }
 
+    /// The newest timestamp given out, and when its packet arrived.
+    pub fn newest(&self) -> (Nanos, u32) {
+        (self.last_arrival, self.last_timestamp)
+    }
+
     /// Maps a packet that will be sent; `None` when it is too late to have a place.
     #[inline(always)]
     pub fn map(&mut self, packet: Incoming) -> Option<Mapped> {

@@ -130,6 +130,8 @@ pub struct LegConfig {
     pub member: Option<u16>,
     /// Whom the peer hears; `None` means everybody.
     pub hears: Option<Hears>,
+    /// RTCP sent without being asked.
+    pub feedback: sluice_table::Feedback,
 }
 
 impl LegConfig {
@@ -202,6 +204,8 @@ pub struct LearnRule {
     pub announced: Option<Ssrc>,
     /// Whether its level is reported.
     pub candidate: bool,
+    /// Clock rate in Hz.
+    pub clock_rate: u32,
 }
 
 impl LearnRule {
@@ -258,6 +262,8 @@ pub struct IngressConfig {
     pub payload_types: u128,
     /// Bytes a second of this stream.
     pub byte_rate: Rate,
+    /// Clock rate in Hz.
+    pub clock_rate: u32,
     /// Where the highest received index is kept.
     pub index: PinnedRow,
     /// One past the highest index received under this key before; 0 when fresh.
@@ -332,6 +338,8 @@ pub struct EgressConfig {
     pub ssrc: Ssrc,
     /// Clock rate in Hz.
     pub clock_rate: u32,
+    /// Audio or video.
+    pub kind: Kind,
     /// Payload types.
     pub payload_types: PayloadTypeMap,
     /// DSCP, 0 to 63.
@@ -370,6 +378,8 @@ pub struct EgressRow {
     pub(super) flow: Flow,
     /// What it got of a virtual source.
     pub(super) gate: Gate,
+    /// Bytes of header extensions sealed.
+    pub(super) extension_bytes: u64,
     /// Configuration.
     pub config: Staged<EgressConfig>,
 }
@@ -385,6 +395,7 @@ impl Default for EgressRow {
             incarnation: 0,
             flow: Flow::default(),
             gate: Gate::default(),
+            extension_bytes: 0,
             config: Staged::default(),
         }
     }
@@ -400,6 +411,11 @@ impl EgressRow {
     #[inline(always)]
     pub(super) fn prefetch_gate(&self) {
         prefetch(&raw const self.gate);
+    }
+
+    /// Payload bytes sealed, as sender reports count them.
+    pub fn payload_bytes(&self) -> u64 {
+        self.flow.bytes.saturating_sub(self.packets * u64::from(self.flow.overhead) + self.extension_bytes)
     }
 
     /// Fetches the lines that a packet in order touches.

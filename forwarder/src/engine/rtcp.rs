@@ -50,6 +50,7 @@ impl<C: Provider> Engine<C> {
         if packet.len() < 8 || packet.len() > MAX_RTCP {
             return Err(DropReason::RtcpHeader);
         }
+        let reports = leg.feedback.reports;
         let mut clear = [0u8; MAX_RTCP];
         let clear = &mut clear[..packet.len()];
         clear.copy_from_slice(packet);
@@ -67,10 +68,18 @@ impl<C: Provider> Engine<C> {
         if !well_formed(&clear[..len]) {
             return Err(DropReason::RtcpHeader);
         }
-        let bytes = clear[..len].into();
+        let clear = &clear[..len];
         self.legs[leg_slot as usize].stats.last_authenticated = now;
-        self.counters.rtcp_in += 1;
-        self.emit(Event::RtcpIn { leg: leg_slot, bytes });
+        let bytes = if reports {
+            self.take_rtcp(now, leg_slot, clear)
+        } else {
+            self.take_rtcp(now, leg_slot, clear);
+            Some(clear.into())
+        };
+        if let Some(bytes) = bytes {
+            self.counters.rtcp_in += 1;
+            self.emit(Event::RtcpIn { leg: leg_slot, bytes });
+        }
         Ok(())
     }
 

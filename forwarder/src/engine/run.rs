@@ -12,6 +12,7 @@ use super::command::{Command, Garbage};
 use super::counters::Counters;
 use super::cursor::{Cursors, Held};
 use super::event::Event;
+use super::feedback::FeedbackState;
 use super::inputs::Inputs;
 use super::learn::Learned;
 use super::link::Link;
@@ -116,6 +117,7 @@ pub struct Engine<C> {
     pub(super) counters: Counters,
     pub(super) outgoing: OutgoingQueue,
     pub(super) stun: StunState,
+    pub(super) feedback: FeedbackState,
     /// The running trace, if any.
     pub(super) tap: Option<Box<Tap>>,
     events: Vec<Event>,
@@ -151,6 +153,7 @@ impl<C: Provider> Engine<C> {
             counters: Counters::default(),
             outgoing: OutgoingQueue::new(),
             stun: StunState::new(capacity.legs, worker, seed),
+            feedback: FeedbackState::new(capacity, worker, seed),
             tap: None,
             events: Vec::with_capacity(MAX_EVENTS),
             garbage: Vec::with_capacity(MAX_EVENTS),
@@ -227,6 +230,7 @@ impl<C: Provider> Engine<C> {
                         inputs.push(Input { endpoint, remote, payload, path: Path::Stray, frame: None });
                         strays.push(cell);
                     }
+                    Some(Message::Anchor(anchor)) => self.take_anchor(anchor),
                     None => break,
                 }
             }
@@ -243,10 +247,13 @@ impl<C: Provider> Engine<C> {
     pub fn send<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> StepOutcome {
         self.counters.steps += 1;
         self.keep_consent(now);
-        let first = self.send_outgoing(now, ports, budget);
+        let mut first = self.send_outgoing(now, ports, budget);
+        if self.feedback.timers.next() <= now {
+            first += self.send_feedback(now, ports, budget - first);
+        }
         let sent = first + self.transmit(now, ports, budget - first);
         let waiting = !self.cursors.is_empty() || !self.outgoing.is_empty();
-        StepOutcome { sent, waiting, deadline: self.stun.timers.next() }
+        StepOutcome { sent, waiting, deadline: self.stun.timers.next().min(self.feedback.timers.next()) }
     }
 
     #[inline(always)]
@@ -273,12 +280,16 @@ impl<C: Provider> Engine<C> {
                     let key = StreamKey { leg: config.leg, ssrc: config.ssrc };
                     let inserted = self.streams.insert(key, slot);
                     debug_assert!(inserted.is_ok(), "the management thread counts streams");
+                    self.feedback.add_ingress(config.leg, slot);
                 }
                 let old = self.ingress[slot as usize].config.stage(now, next, config);
                 self.garbage.extend(old.map(Garbage::Ingress));
             }
             Command::Workers { list, workers } => self.lists[list as usize].workers = workers,
             Command::Egress { slot, config } => {
+                if let Some(config) = &config {
+                    self.feedback.add_egress(config.leg, slot, config.ssrc);
+                }
                 let row = &mut self.egress[slot as usize];
                 let here = row.config.get(now).map(|config| config.list);
                 if let Some(list) = config.as_ref().map(|config| config.list)
@@ -321,12 +332,14 @@ impl<C: Provider> Engine<C> {
                 let gone = row.config.get(now).is_none();
                 self.garbage.extend(old.map(Garbage::Leg));
                 self.follow_ice(slot);
+                self.feedback.follow_leg(slot, gone);
                 if gone {
                     self.stun.timers.clear(slot);
                     self.forget_outgoing(slot);
                 }
             }
             Command::Rtcp { leg, bytes } => self.queue_outgoing(Outgoing::Rtcp { leg, bytes }),
+            Command::KeyFrame { leg, list } => self.want_key_frame(leg, list),
             Command::Packet { leg, to, bytes } => self.queue_outgoing(Outgoing::Packet { leg, to, bytes }),
             Command::SweepTuple(key) => self.sweep_tuple(key),
             Command::SweepIngress(slot) => self.sweep_ingress(slot),
@@ -376,6 +389,7 @@ impl<C: Provider> Engine<C> {
                 self.streams.remove(StreamKey { leg: old.leg, ssrc: old.ssrc });
             }
             *row = IngressRow::default();
+            self.feedback.remove_ingress(slot);
         }
         self.garbage.extend(old.map(Garbage::Ingress));
     }
@@ -389,6 +403,7 @@ impl<C: Provider> Engine<C> {
         }
         if list.is_none() {
             *row = EgressRow::default();
+            self.feedback.remove_egress(old.leg, slot, old.ssrc);
         }
         self.garbage.push(Garbage::Egress(old));
     }

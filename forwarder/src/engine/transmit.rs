@@ -429,6 +429,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
                 rtp[0] |= 0x10;
                 header_len += block;
                 rtp_len += block;
+                row.extension_bytes += block as u64;
             }
         }
         row.packets += 1;

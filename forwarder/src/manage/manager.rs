@@ -399,6 +399,7 @@ impl Manager {
                 let (from, bytes) = (SocketAddr::from(from), bytes.into());
                 self.packet_up(PacketMessage::PacketIn { endpoint, leg, from, reason, bytes });
             }
+            EngineEvent::KeyFrameWanted { source } => self.key_frame_wanted(source),
             EngineEvent::ConsentLost { leg } => {
                 let Some(leg) = self.planner.leg_name(worker, leg).cloned() else { return };
                 tracing::info!(%leg, "consent lost; nothing but checks is sent to the peer");
@@ -414,7 +415,6 @@ impl Manager {
                     self.selection.heard(stream, level, monotonic());
                 }
             }
-            EngineEvent::KeyFrameWanted { source } => tracing::trace!(source, "a receiver waits for a key frame"),
         }
     }
 
@@ -434,6 +434,17 @@ impl Manager {
             && let Err(refusal) = self.carry_out(plan)
         {
             tracing::error!(%refusal, "slots keep whom they carry");
+        }
+    }
+
+    /// Has the owner of a source's leg ask for a key frame. Losing one is no harm: who needs it asks again.
+    fn key_frame_wanted(&mut self, source: u32) {
+        let learned = || self.learned.iter().find(|(_, stream)| stream.source == source);
+        let command = self.planner.key_frame(source);
+        let Some((worker, command)) = command.or_else(|| self.planner.key_frame_of_rule(learned()?.0)) else { return };
+        let handle = &self.workers[usize::from(worker)];
+        if handle.offer(Order::Engine(command)).is_ok() {
+            handle.wake();
         }
     }
 

@@ -24,6 +24,7 @@ use crate::engine::time::Nanos;
 use crate::wire::frame::Address;
 
 mod checks;
+mod feedback;
 mod legs;
 mod rows;
 mod sources;

@@ -139,9 +139,21 @@ impl Manager {
             ("stray_out", total(|c| c.stray_out)),
             ("stray_in", total(|c| c.stray_in)),
         ];
+        let feedback = [
+            ("transport_out", total(|c| c.transport_out)),
+            ("reports_out", total(|c| c.reports_out)),
+            ("requests_out", total(|c| c.requests_out)),
+            ("key_frames_asked", total(|c| c.key_frames_asked)),
+            ("key_frames_wanted", total(|c| c.key_frames_wanted)),
+            ("key_frames_saved", total(|c| c.key_frames_saved)),
+            ("key_frame_requests", total(|c| c.key_frame_requests)),
+        ];
         let named = |counters: &[(&str, u64)]| counters.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
-        let mut groups =
-            vec![CounterGroup { group: "packets".to_owned(), counters: named(&packets) }, CounterGroup::drops(&drops)];
+        let mut groups = vec![
+            CounterGroup { group: "packets".to_owned(), counters: named(&packets) },
+            CounterGroup::drops(&drops),
+            CounterGroup { group: "feedback".to_owned(), counters: named(&feedback) },
+        ];
         let io = sum(totals.iter().flat_map(|t| &t.ports).map(|(_, c)| c));
         groups.push(CounterGroup {
             group: "io".to_owned(),

@@ -103,6 +103,11 @@ impl Entry {
                 ("payload_types", list(&row.payload_types)),
                 ("announced", text(row.role.announced.map(|ssrc| ssrc.0))),
                 ("candidate", text(row.role.candidate.as_ref())),
+                ("repairs.stream", text(row.role.repairs.as_ref().map(|r| &r.stream))),
+                (
+                    "repairs.payload_types",
+                    row.role.repairs.as_ref().map(|r| pairs(&r.payload_types)).unwrap_or_default(),
+                ),
             ],
             Entry::Learn(row) => vec![
                 ("leg", row.leg.to_string()),
@@ -114,6 +119,11 @@ impl Entry {
                 ("payload_types", list(&row.payload_types)),
                 ("announced", text(row.role.announced.map(|ssrc| ssrc.0))),
                 ("candidate", text(row.role.candidate.as_ref())),
+                ("repairs.stream", text(row.role.repairs.as_ref().map(|r| &r.stream))),
+                (
+                    "repairs.payload_types",
+                    row.role.repairs.as_ref().map(|r| pairs(&r.payload_types)).unwrap_or_default(),
+                ),
             ],
             Entry::Source(row) => vec![
                 ("kind", row.kind.to_string()),
@@ -126,15 +136,15 @@ impl Entry {
                 ("leg", row.leg.to_string()),
                 ("ssrc", row.ssrc.0.to_string()),
                 ("source", row.source.to_string()),
-                (
-                    "payload_types",
-                    row.payload_types.iter().map(|(a, b)| format!("{a}={b}")).collect::<Vec<_>>().join(" "),
-                ),
+                ("payload_types", pairs(&row.payload_types)),
                 ("first_sequence", text(row.first_sequence)),
                 ("mid", text(row.mid.as_ref())),
                 ("csrc", row.csrc.to_string()),
                 ("dscp", text(row.dscp)),
                 ("layer", text(row.layer)),
+                ("rtx.ssrc", text(row.rtx.as_ref().map(|rtx| rtx.ssrc.0))),
+                ("rtx.payload_types", row.rtx.as_ref().map(|rtx| pairs(&rtx.payload_types)).unwrap_or_default()),
+                ("history", row.history.to_string()),
             ],
         }
     }
@@ -163,7 +173,22 @@ fn leg_fields(row: &Leg) -> Vec<(&'static str, String)> {
         ("ice", ice.unwrap_or_default()),
         ("member", text(row.member)),
         ("hears", text(row.hears.as_ref().map(heard))),
+        ("feedback.reports", row.feedback.reports.to_string()),
+        ("feedback.transport_cc", row.feedback.transport_cc.to_string()),
+        ("feedback.nack", row.feedback.nack.to_string()),
+        ("feedback.key_frame", text(row.feedback.key_frame.map(key_frame))),
     ]
+}
+
+fn key_frame(request: crate::KeyFrameRequest) -> &'static str {
+    match request {
+        crate::KeyFrameRequest::Pli => "pli",
+        crate::KeyFrameRequest::Fir => "fir",
+    }
+}
+
+fn pairs(map: &[(u8, u8)]) -> String {
+    map.iter().map(|(from, to)| format!("{from}={to}")).collect::<Vec<_>>().join(" ")
 }
 
 fn text<T: ToString>(value: Option<T>) -> String {

@@ -37,6 +37,8 @@ pub const CLOCK_RATES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 pub const FIRST_SEQUENCES: std::ops::RangeInclusive<u16> = 1..=16_384;
 /// Most payload types, or pairs of them, a stream may list.
 pub const MAX_PAYLOAD_TYPES: usize = 128;
+/// Packets an egress stream keeps at most, to send them again.
+pub const MAX_HISTORY: u16 = 1_024;
 /// Longest mid, rid or repaired rid, in bytes: what a one-byte-header extension element carries (RFC 8285 §4.2).
 pub const MAX_SDES: usize = 16;
 
@@ -147,6 +149,7 @@ impl Check<'_> {
             if let Some(ice) = &leg.ice {
                 self.leg_ice(name, leg, ice);
             }
+            self.leg_feedback(name, leg);
         }
         let tuples = table.legs.iter().flat_map(|(n, l)| peers(l).map(move |p| ((&l.endpoint, p), n)));
         for (name, holder) in first_users(tuples).into_iter().filter(|(name, holder)| name != holder) {
@@ -178,6 +181,61 @@ impl Check<'_> {
             && inbound.key_id() == outbound.key_id()
         {
             self.report(kind, name, "srtp_out", "is also srtp_in; expected a key for each direction");
+        }
+    }
+
+    fn leg_feedback(&mut self, name: &Name, leg: &Leg) {
+        let kind = EntryKind::Leg;
+        if leg.feedback == crate::Feedback::default() {
+            return;
+        }
+        if leg.kind != LegKind::Plain && leg.outbound.is_none() && leg.ice.is_none() {
+            self.report(kind, name, "srtp_out", "missing although the leg is sent feedback; expected a key");
+        }
+        if leg.feedback.transport_cc && leg.extensions.transport_cc.is_none() {
+            let message = "needs extensions.transport_cc, the id that numbers arrive under";
+            self.report(kind, name, "feedback.transport_cc", message);
+        }
+    }
+
+    /// A stream of the same leg and kind that repairs nothing itself, and payload types in range.
+    fn repairs(&mut self, kind: EntryKind, name: &Name, leg: &Name, role: &crate::StreamRole) {
+        let Some(repair) = &role.repairs else { return };
+        let table = self.table;
+        let ingress = table.ingress.get(&repair.stream).map(|row| (&row.leg, &row.role));
+        let target = ingress.or_else(|| table.learn.get(&repair.stream).map(|row| (&row.leg, &row.role)));
+        match target {
+            None => {
+                let message = format!("no ingress stream or learn rule is called {}", repair.stream);
+                self.report(kind, name, "repairs.stream", message);
+            }
+            Some((other, _)) if other != leg => {
+                let message = format!("{} is a stream of leg {other}; expected one of leg {leg}", repair.stream);
+                self.report(kind, name, "repairs.stream", message);
+            }
+            Some((_, role)) if role.repairs.is_some() => {
+                self.report(kind, name, "repairs.stream", format!("{} repairs a stream itself", repair.stream));
+            }
+            Some(_) => {}
+        }
+        if repair.payload_types.is_empty() {
+            self.report(kind, name, "repairs.payload_types", "expected a pair such as 97 = 96");
+        }
+        self.payload_map(kind, name, "repairs.payload_types", &repair.payload_types);
+    }
+
+    fn payload_map(&mut self, kind: EntryKind, name: &Name, key: &str, map: &[(u8, u8)]) {
+        if map.len() > MAX_PAYLOAD_TYPES {
+            self.report(kind, name, key, "expected at most 128 pairs");
+        }
+        let mut seen = [false; 128];
+        for (from, to) in map {
+            if *from > 127 || *to > 127 {
+                let message = format!("{from} -> {to} is out of range; expected payload types 0 to 127");
+                self.report(kind, name, key, message);
+            } else if std::mem::replace(&mut seen[usize::from(*from)], true) {
+                self.report(kind, name, key, format!("{from} is mapped twice; expected once"));
+            }
         }
     }
 
@@ -244,6 +302,7 @@ impl Check<'_> {
         for (name, row) in &table.ingress {
             self.stream(kind, name, &row.leg, row.clock_rate, &row.payload_types);
             self.candidate(&groups, (kind, name), (row.kind, row.clock_rate), &row.role);
+            self.repairs(kind, name, &row.leg, &row.role);
         }
         for (name, holder) in first_users(table.ingress.iter().map(|(n, r)| ((&r.leg, r.ssrc), n))) {
             self.report(kind, name, "ssrc", format!("ingress {holder} of the same leg has this SSRC already"));
@@ -258,6 +317,7 @@ impl Check<'_> {
             self.candidate(&groups, (kind, name), (row.kind, row.clock_rate), &row.role);
             self.stream(kind, name, &row.leg, row.clock_rate, &row.payload_types);
             self.learn_shape(name, row);
+            self.repairs(kind, name, &row.leg, &row.role);
             if table.ingress.contains_key(name) {
                 self.report(kind, name, "name", "an ingress stream has this name; egress could mean either");
             }
@@ -301,24 +361,26 @@ impl Check<'_> {
             }
             self.egress_ranges(name, row);
         }
-        for (name, holder) in first_users(table.egress.iter().map(|(n, r)| ((&r.leg, r.ssrc), n))) {
+        let ssrcs = table.egress.iter().flat_map(|(n, r)| {
+            let repair = r.rtx.as_ref().map(|rtx| ((&r.leg, rtx.ssrc), n));
+            std::iter::once(((&r.leg, r.ssrc), n)).chain(repair)
+        });
+        for (name, holder) in first_users(ssrcs) {
             self.report(kind, name, "ssrc", format!("egress {holder} of the same leg has this SSRC already"));
         }
     }
 
     fn egress_ranges(&mut self, name: &Name, row: &Egress) {
         let kind = EntryKind::Egress;
-        if row.payload_types.len() > MAX_PAYLOAD_TYPES {
-            self.report(kind, name, "payload_types", "expected at most 128 pairs");
-        }
-        let mut seen = [false; 128];
-        for (from, to) in &row.payload_types {
-            if *from > 127 || *to > 127 {
-                let message = format!("{from} -> {to} is out of range; expected payload types 0 to 127");
-                self.report(kind, name, "payload_types", message);
-            } else if std::mem::replace(&mut seen[usize::from(*from)], true) {
-                self.report(kind, name, "payload_types", format!("{from} is mapped twice; expected once"));
+        self.payload_map(kind, name, "payload_types", &row.payload_types);
+        if let Some(rtx) = &row.rtx {
+            self.payload_map(kind, name, "rtx.payload_types", &rtx.payload_types);
+            if row.history == 0 {
+                self.report(kind, name, "history", "is 0, so the repair stream never sends; expected 1 or more");
             }
+        }
+        if row.history > MAX_HISTORY {
+            self.report(kind, name, "history", format!("{} is out of range; expected 0 to 1024", row.history));
         }
         if let Some(first) = row.first_sequence
             && !FIRST_SEQUENCES.contains(&first)

@@ -1,6 +1,8 @@
 //! A naive peer on each side of an engine: publishers that seal, receivers that open and remember everything.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
+pub mod rtcp;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 

@@ -106,6 +106,7 @@ impl Planner {
             byte_rate: stream_rate(limits, row.kind),
             announced: row.role.announced,
             candidate: row.role.candidate.is_some(),
+            clock_rate: row.clock_rate,
         };
         table.learn.iter().filter(|(_, row)| row.leg == *leg).map(rule).collect()
     }

@@ -80,6 +80,7 @@ pub(super) fn leg_config(leg: &Leg, endpoint: u16, state: &LegState, rules: Box<
         },
         member: leg.member,
         hears: leg.hears.clone(),
+        feedback: leg.feedback,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sluice_table::protocol::Refused;
-use sluice_table::{Name, Source, Table};
+use sluice_table::{Kind, Name, Source, Table};
 
 use super::rows::full;
 use super::touched::Freed;
@@ -70,6 +70,9 @@ impl Planner {
         } else {
             lists.first().map(|list| Inputs::one(*list, self.epochs))
         };
+        if let Some(input) = row.input.as_ref().filter(|_| row.kind == Kind::Video) {
+            self.ask_key_frame(next, input, plan);
+        }
         self.set_inputs(list, inputs, plan);
         Ok(())
     }

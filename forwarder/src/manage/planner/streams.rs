@@ -81,6 +81,7 @@ impl Planner {
                 kind: row.kind,
                 payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
                 byte_rate: stream_rate(&next.legs[&row.leg].limits, row.kind),
+                clock_rate: row.clock_rate,
                 resume: index.next(),
                 index: index.pin(),
                 incarnation,
@@ -156,6 +157,9 @@ impl Planner {
                 self.leave_room(at.list, worker);
             }
             if known.as_ref().is_none_or(|at| at.list != list) {
+                if kind == Kind::Video {
+                    self.ask_key_frame(next, &row.source, plan);
+                }
                 self.make_room(list, worker, false, plan);
             }
             let binding = known.as_ref().filter(|at| at.list == list).map_or(plan.generation.0, |at| at.binding);
@@ -167,6 +171,7 @@ impl Planner {
                 list,
                 ssrc: row.ssrc,
                 clock_rate,
+                kind,
                 payload_types: PayloadTypeMap::new(&row.payload_types).unwrap_or_default(),
                 dscp: row.dscp.unwrap_or(if kind == Kind::Audio { 46 } else { 34 }),
                 csrc: row.csrc,

@@ -8,8 +8,8 @@ use toml_edit::Item;
 use super::read::{Fields, Report, address, fail, integer, name, start, text, unknown_keys};
 use super::secret;
 use crate::model::{
-    Egress, Endpoint, Entry, EntryKind, ExtensionIds, Hears, Ingress, Kind, Learn, Leg, LegKind, Limits, Name, Remote,
-    Source, StreamRole, Table,
+    Egress, Endpoint, Entry, EntryKind, ExtensionIds, Feedback, Hears, Ingress, KeyFrameRequest, Kind, Learn, Leg,
+    LegKind, Limits, Name, Remote, Repair, Rtx, Source, StreamRole, Table,
 };
 
 /// Where each row is written.
@@ -95,6 +95,7 @@ fn leg(fields: &mut Fields<'_, '_, '_>) -> Option<Leg> {
     let hears = fields.optional("hears", "a list of member numbers such as [0, 7]", |item| {
         item.as_array()?.iter().map(|value| member_number(value.as_integer()?)).collect::<Option<Hears>>()
     });
+    let feedback = feedback(fields);
     Some(Leg {
         endpoint: endpoint?,
         kind: kind.unwrap_or(LegKind::Client),
@@ -105,7 +106,7 @@ fn leg(fields: &mut Fields<'_, '_, '_>) -> Option<Leg> {
         extensions,
         limits,
         ice: None,
-        feedback: crate::Feedback::default(),
+        feedback,
         member,
         hears,
     })
@@ -171,6 +172,40 @@ fn limits(leg: &mut Fields<'_, '_, '_>) -> Limits {
     limits
 }
 
+fn feedback(leg: &mut Fields<'_, '_, '_>) -> Feedback {
+    let Some(mut fields) = leg.inner("feedback", "a table such as { reports = true, key_frame = \"pli\" }") else {
+        return Feedback::default();
+    };
+    let feedback = Feedback {
+        reports: flag(&mut fields, "reports"),
+        transport_cc: flag(&mut fields, "transport_cc"),
+        nack: flag(&mut fields, "nack"),
+        key_frame: fields.optional("key_frame", "\"pli\" or \"fir\"", |item| match item.as_str()? {
+            "pli" => Some(KeyFrameRequest::Pli),
+            "fir" => Some(KeyFrameRequest::Fir),
+            _ => None,
+        }),
+    };
+    fields.finish();
+    feedback
+}
+
+fn repairs(stream: &mut Fields<'_, '_, '_>) -> Option<Repair> {
+    let mut fields = stream.inner("repairs", "a table such as { stream = \"video\", payload_types = { 97 = 96 } }")?;
+    let stream = fields.required("stream", "the name of an ingress stream or learn rule", name);
+    let payload_types = payload_map(&mut fields);
+    fields.finish();
+    Some(Repair { stream: stream?, payload_types })
+}
+
+fn rtx(egress: &mut Fields<'_, '_, '_>) -> Option<Rtx> {
+    let mut fields = egress.inner("rtx", "a table such as { ssrc = 71, payload_types = { 96 = 97 } }")?;
+    let ssrc = ssrc(&mut fields);
+    let payload_types = payload_map(&mut fields);
+    fields.finish();
+    Some(Rtx { ssrc: ssrc?, payload_types })
+}
+
 fn ingress(fields: &mut Fields<'_, '_, '_>) -> Option<Ingress> {
     let leg = fields.required("leg", "the name of a leg", name);
     let ssrc = ssrc(fields);
@@ -205,7 +240,8 @@ fn learn(fields: &mut Fields<'_, '_, '_>) -> Option<Learn> {
 fn role(fields: &mut Fields<'_, '_, '_>) -> StreamRole {
     let announced = fields.optional("announced", "an SSRC 0 to 4294967295", integer).map(Ssrc);
     let candidate = fields.optional("candidate", "the name of a group", name);
-    StreamRole { announced, candidate, ..StreamRole::default() }
+    let repairs = repairs(fields);
+    StreamRole { announced, candidate, repairs }
 }
 
 fn source(fields: &mut Fields<'_, '_, '_>) -> Option<Source> {
@@ -229,6 +265,8 @@ fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
     let csrc = flag(fields, "csrc");
     let dscp = fields.optional("dscp", "a DSCP 0 to 63", integer);
     let layer = fields.optional("layer", "a layer 0 to 3", integer);
+    let rtx = rtx(fields);
+    let history = fields.optional("history", "a number of packets 0 to 1024", integer);
     Some(Egress {
         leg: leg?,
         ssrc: ssrc?,
@@ -239,8 +277,8 @@ fn egress(fields: &mut Fields<'_, '_, '_>) -> Option<Egress> {
         csrc,
         dscp,
         layer,
-        rtx: None,
-        history: 0,
+        rtx,
+        history: history.unwrap_or(0),
     })
 }
 

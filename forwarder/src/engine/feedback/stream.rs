@@ -1,0 +1,178 @@
+//! What the forwarder remembers of a received stream to tell its sender: loss, jitter, its last report, and whether a
+//! key frame is wanted.
+
+use sluice_srtp::Ssrc;
+use sluice_table::KeyFrameRequest;
+
+use super::super::time::Nanos;
+use crate::wire::rtcp::payload;
+use crate::wire::rtcp::report::ReportBlock;
+
+/// Time between two requests for a key frame of one stream.
+pub(super) const KEY_FRAME_PAUSE: Nanos = Nanos::from_millis(500);
+
+/// Figures of a received stream for receiver reports (RFC 3550 §6.4.1, appendix A.3 and A.8).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reception {
+    /// Which incarnation of the stream this is of.
+    incarnation: u64,
+    base: Option<u64>,
+    highest: u64,
+    received: u32,
+    expected_before: u32,
+    received_before: u32,
+    transit: u32,
+    /// Jitter in 1/16 of the stream's clock.
+    jitter: u32,
+    /// Middle 32 bits of the last sender report, and when it came.
+    report: Option<(u32, Nanos)>,
+    /// Report round it was last told in.
+    pub(super) round: u32,
+}
+
+impl Reception {
+    /// Notes a packet of the stream itself; repaired ones are none.
+    #[inline]
+    pub(super) fn note(&mut self, now: Nanos, incarnation: u64, index: u64, timestamp: u32, clock_rate: u32) {
+        if self.incarnation != incarnation {
+            *self = Reception { incarnation, round: self.round, report: self.report, ..Reception::default() };
+        }
+        let arrival = (now.0 / 1_000 * u64::from(clock_rate) / 1_000_000) as u32;
+        let transit = arrival.wrapping_sub(timestamp);
+        if self.base.is_none() {
+            self.base = Some(index);
+            self.highest = index;
+        } else {
+            let moved = (transit.wrapping_sub(self.transit) as i32).unsigned_abs().min(1 << 26);
+            self.jitter = (self.jitter + moved).saturating_sub((self.jitter + 8) >> 4);
+        }
+        self.transit = transit;
+        self.base = self.base.map(|base| base.min(index));
+        self.highest = self.highest.max(index);
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// Notes a sender report.
+    pub(super) fn reported(&mut self, now: Nanos, short_ntp: u32) {
+        self.report = Some((short_ntp, now));
+    }
+
+    /// The block to tell, `None` if nothing arrived since the last one.
+    pub(super) fn block(&mut self, now: Nanos, ssrc: Ssrc) -> Option<ReportBlock> {
+        let base = self.base?;
+        if self.received == self.received_before {
+            return None;
+        }
+        let expected = (self.highest - base + 1) as u32;
+        let interval = expected.wrapping_sub(self.expected_before);
+        let arrived = self.received.wrapping_sub(self.received_before);
+        let lost = interval.wrapping_sub(arrived) as i32;
+        let fraction_lost =
+            if interval == 0 || lost <= 0 { 0 } else { ((lost as u64 * 256) / u64::from(interval)).min(255) as u8 };
+        (self.expected_before, self.received_before) = (expected, self.received);
+        let delay = |at: Nanos| (u128::from(now.since(at).0) * 65_536 / 1_000_000_000) as u32;
+        Some(ReportBlock {
+            ssrc: ssrc.0,
+            fraction_lost,
+            lost: expected.wrapping_sub(self.received) as i32,
+            highest: self.highest as u32,
+            jitter: self.jitter >> 4,
+            last_report: self.report.map_or(0, |(ntp, _)| ntp),
+            delay: self.report.map_or(0, |(_, at)| delay(at)),
+        })
+    }
+}
+
+/// Key frames of a received stream: who asks is asked for, at most twice a second and never in vain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct KeyFrames {
+    wanted: bool,
+    last: Option<Nanos>,
+    number: u8,
+}
+
+impl KeyFrames {
+    /// Somebody wants one.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// One arrived; `true` if a request became needless.
+    pub(super) fn seen(&mut self) -> bool {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// When the next request may go out; `None` if none waits.
+    pub(super) fn due(&self) -> Option<Nanos> {
+        self.wanted.then(|| self.last.map_or(Nanos(0), |last| last + KEY_FRAME_PAUSE))
+    }
+
+    /// Writes a request; the caller looked at [`due`](Self::due).
+    pub(super) fn write(
+        &mut self,
+        now: Nanos,
+        how: KeyFrameRequest,
+        us: Ssrc,
+        media: Ssrc,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let len = match how {
+            KeyFrameRequest::Pli => payload::write_pli(out, us, media),
+            KeyFrameRequest::Fir => payload::write_fir(out, us, media, self.number),
+        }?;
+        self.number = self.number.wrapping_add(1);
+        self.wanted = false;
+        self.last = Some(now);
+        Some(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_and_jitter_are_those_of_the_rfc() {
+        let mut reception = Reception::default();
+        let mut at = Nanos::from_millis(1_000);
+        assert_eq!(reception.block(at, Ssrc(7)), None);
+        for n in 0..100u64 {
+            at = at + Nanos::from_millis(20);
+            if n % 10 != 5 {
+                reception.note(at, 1, 0x1_fff0 + n, (n * 960) as u32, 48_000);
+            }
+        }
+        reception.reported(at, 0xabcd_1234);
+        let block = reception.block(at + Nanos::from_millis(500), Ssrc(7)).unwrap();
+        assert_eq!((block.lost, block.fraction_lost, block.highest), (10, 25, 0x1_fff0 + 99));
+        assert_eq!((block.jitter, block.last_report, block.delay), (0, 0xabcd_1234, 32_768));
+        assert_eq!(reception.block(at, Ssrc(7)), None, "nothing new");
+        // 16 ms late, then on time: both steps move the estimate by 768/16.
+        reception.note(at + Nanos::from_millis(36), 1, 0x1_fff0 + 100, 100 * 960, 48_000);
+        reception.note(at + Nanos::from_millis(40), 1, 0x1_fff0 + 101, 101 * 960, 48_000);
+        let block = reception.block(at, Ssrc(7)).unwrap();
+        assert_eq!((block.lost, block.fraction_lost, block.jitter), (10, 0, 93));
+        reception.note(at, 2, 5, 0, 48_000);
+        assert_eq!(reception.block(at, Ssrc(7)).unwrap().lost, 0, "a new key starts over");
+    }
+
+    #[test]
+    fn key_frames_are_asked_for_twice_a_second_and_not_in_vain() {
+        let mut frames = KeyFrames::default();
+        let mut out = [0; 20];
+        assert_eq!(frames.due(), None);
+        frames.want();
+        assert_eq!(frames.due(), Some(Nanos(0)));
+        let at = Nanos::from_millis(700);
+        assert_eq!(frames.write(at, KeyFrameRequest::Pli, Ssrc(1), Ssrc(2), &mut out), Some(12));
+        assert_eq!(frames.due(), None);
+        frames.want();
+        frames.want();
+        assert_eq!(frames.due(), Some(Nanos::from_millis(1_200)));
+        assert!(frames.seen() && !frames.seen());
+        assert_eq!(frames.due(), None);
+        frames.want();
+        frames.write(Nanos::from_millis(1_200), KeyFrameRequest::Fir, Ssrc(1), Ssrc(2), &mut out);
+        assert_eq!(out[16], 1, "its number is the next");
+    }
+}
