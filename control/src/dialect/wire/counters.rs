@@ -1,5 +1,7 @@
 //! What the dialect refused and why, and how much it did.
 
+use std::collections::BTreeMap;
+
 /// Why something was refused, ended or left out. Every refusal is one of these and is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -148,6 +150,8 @@ pub struct Counters {
     pub lists: u64,
     /// Their bytes.
     pub list_bytes: u64,
+    /// Transports that ended by themselves, by their reason.
+    pub closed: BTreeMap<&'static str, u64>,
     reasons: [u64; Reason::ALL.len()],
 }
 

@@ -274,14 +274,16 @@ impl Wire {
         let description = describe(&read, &call.streams, call.video, &self.config.limits);
         description.check().map_err(|e| Refused::bad(Reason::Answer, format!("sdp: {e}")))?;
         usable(&read.remote.credentials).map_err(|text| Refused::bad(Reason::Answer, text))?;
-        let full = self.rooms.get(convid).is_some_and(|room| room.core.is_full());
-        if full {
+        let (since, room, audio) = (call.since, call.room.clone(), read.audio.as_ref().map(|audio| audio.ssrc));
+        if self.rooms.get(convid).is_some_and(|room| room.core.is_full()) && !self.make_way(turn, convid, user) {
             self.end(turn, participant, Reason::ConferenceFull);
             return Ok(reply::confconn(convid, ConnStatus::AuthLimit));
         }
-        let (since, room) = (call.since, call.room.clone());
+        let Some(call) = self.calls.get_mut(&participant) else {
+            return Err(Refused::bad(Reason::NoOffer, "the offer is no longer valid; send CONFCONN again"));
+        };
         call.stage = Stage::Answered;
-        call.audio = read.audio.as_ref().map(|audio| audio.ssrc);
+        call.audio = audio;
         self.setups.remove(&(since + self.config.limits.setup, participant));
         self.allocations.answered(participant);
         let deadline = turn.now + self.config.limits.connect;
@@ -289,6 +291,16 @@ impl Wire {
         self.run(turn, &room, conference::Event::Join { participant, description, deadline });
         turn.actions.push(Action::Answer { participant, remote: Box::new(read.remote) });
         Ok(accepted)
+    }
+
+    /// In a full conference a client that comes back gives up its old call first. Whether there is a place now.
+    fn make_way(&mut self, turn: &mut Turn<'_>, convid: &str, user: &User) -> bool {
+        let ids = self.rooms.get(convid).and_then(|room| room.users.get(user)).cloned().unwrap_or_default();
+        let Some((_, older)) = ids.split_last() else { return false };
+        for old in older {
+            self.end(turn, *old, Reason::Replaced);
+        }
+        self.rooms.get(convid).is_some_and(|room| !room.core.is_full())
     }
 }
 

@@ -104,7 +104,12 @@ impl Wire {
             Event::Moved { participant, path } => self.moved(turn, participant, path),
             Event::ChannelOpen { participant } => self.channel_open(turn, participant),
             Event::Message { participant, text } => self.message(turn, participant, &text),
-            Event::Closed { participant, .. } => self.end(turn, participant, Reason::TransportClosed),
+            Event::Closed { participant, reason } => {
+                if self.calls.contains_key(&participant) {
+                    *self.counters.closed.entry(reason).or_default() += 1;
+                }
+                self.end(turn, participant, Reason::TransportClosed);
+            }
             Event::Tick => self.tick(turn),
             Event::Drain => self.draining = true,
             Event::Kick { participant } => self.end(turn, participant, Reason::Kicked),
@@ -273,15 +278,9 @@ impl Wire {
         let Some(user) = self.calls.get(&participant).map(|call| call.user.clone()) else { return };
         let older = self.rooms.get(room).and_then(|room| room.users.get(&user)).cloned().unwrap_or_default();
         for old in older.into_iter().filter(|old| *old < participant) {
-            if let Some(old) = self.calls.get_mut(&old) {
-                let (wants, properties, muted) =
-                    (std::mem::take(&mut old.wants), std::mem::take(&mut old.properties), old.muted);
-                if let Some(call) = self.calls.get_mut(&participant)
-                    && call.properties.is_empty()
-                    && call.wants.is_empty()
-                {
-                    (call.wants, call.properties, call.muted) = (wants, properties, muted);
-                }
+            let said = self.calls.get(&old).map(|old| (old.wants.clone(), old.properties.clone(), old.muted));
+            if let (Some(said), Some(call)) = (said, self.calls.get_mut(&participant)) {
+                (call.wants, call.properties, call.muted) = said;
             }
             self.end(turn, old, Reason::Replaced);
         }
