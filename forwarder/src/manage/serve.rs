@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sluice_table::protocol::{
@@ -107,11 +107,21 @@ struct Connection {
     stream: UnixStream,
     packets: bool,
     decoder: Decoder,
+    /// Held while a message is written, by whichever thread.
+    writing: Arc<Mutex<()>>,
+    /// Whether events are pushed.
+    subscribed: bool,
 }
 
 impl Connection {
     fn new(stream: UnixStream) -> Self {
-        Connection { stream, packets: false, decoder: Decoder::new(PACKET_LIMIT) }
+        Connection {
+            stream,
+            packets: false,
+            decoder: Decoder::new(PACKET_LIMIT),
+            writing: Arc::default(),
+            subscribed: false,
+        }
     }
 
     fn read<T: serde::de::DeserializeOwned>(&mut self) -> std::io::Result<Option<T>> {
@@ -140,8 +150,7 @@ impl Connection {
     }
 
     fn write<T: serde::Serialize>(&mut self, message: &T) -> std::io::Result<()> {
-        let frame = encode(message, TABLE_LIMIT).map_err(std::io::Error::other)?;
-        self.stream.write_all(&frame)
+        write(&self.stream, &self.writing, message)
     }
 
     fn serve(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
@@ -171,7 +180,10 @@ impl Connection {
     fn table(&mut self, asks: &Sender<Ask>) -> std::io::Result<()> {
         while let Some(Call { id, request }) = self.read::<Call>()? {
             match request {
-                Request::Subscribe => return self.subscribe(id, asks),
+                Request::Subscribe => {
+                    self.subscribe(id, asks)?;
+                    continue;
+                }
                 Request::Trace { filter, sample, count } => {
                     self.trace(id, asks, filter, sample, count)?;
                     continue;
@@ -225,20 +237,35 @@ impl Connection {
         Ok(matches!(peeked, Ok((_, 0))))
     }
 
-    /// Events until the client goes; the connection serves nothing else from here on.
+    /// Events from now on, beside the answers to other requests.
     fn subscribe(&mut self, id: u32, asks: &Sender<Ask>) -> std::io::Result<()> {
+        if self.subscribed {
+            let refused = Refused::new(Refusal::Busy, "events are pushed already", "subscribe once a connection");
+            return self.write(&Reply { id, response: Response::Refused(refused) });
+        }
         let (events, received) = sync_channel(EVENTS);
         if asks.send(Ask::Subscribe(events)).is_err() {
             return Ok(());
         }
+        self.subscribed = true;
         self.write(&Reply { id, response: Response::Ok })?;
-        loop {
-            match received.recv_timeout(LOOK) {
-                Ok(event) => self.write(&Reply { id, response: Response::Event(event) })?,
-                Err(RecvTimeoutError::Timeout) if !self.gone()? => {}
-                Err(_) => return Ok(()),
+        let (stream, writing) = (self.stream.try_clone()?, self.writing.clone());
+        std::thread::Builder::new().name("events".to_owned()).spawn(move || {
+            // The connection holds the other clone while it lives.
+            loop {
+                let written = match received.recv_timeout(LOOK) {
+                    Ok(event) => write(&stream, &writing, &Reply { id, response: Response::Event(event) }).is_ok(),
+                    Err(RecvTimeoutError::Timeout) => Arc::strong_count(&writing) > 1,
+                    Err(RecvTimeoutError::Disconnected) => false,
+                };
+                if !written {
+                    break;
+                }
             }
-        }
+            // Whatever ended it ends the connection.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        })?;
+        Ok(())
     }
 
     /// Packets in both directions until the client goes or another one takes its place.
@@ -265,6 +292,13 @@ impl Connection {
         let _ = writer.join();
         Ok(())
     }
+}
+
+/// Writes one message whole.
+fn write<T: serde::Serialize>(mut stream: &UnixStream, writing: &Mutex<()>, message: &T) -> std::io::Result<()> {
+    let frame = encode(message, TABLE_LIMIT).map_err(std::io::Error::other)?;
+    let _whole = writing.lock().unwrap_or_else(PoisonError::into_inner);
+    stream.write_all(&frame)
 }
 
 /// The connection's ends of the queues to and from the management thread.
