@@ -109,7 +109,8 @@ fn simulcast_has_pauses_and_alternatives() {
     assert_eq!(simulcast.recv, [vec![one("a", false)], vec![one("b", true), one("c", false)]]);
     assert_eq!(simulcast.send, [vec![one("d", false)]]);
     assert_eq!(simulcast.to_string(), "send d recv a;~b,c");
-    for wrong in ["send", "send a send b", "sendrecv a", "send a;;b", "send ~~a", "", "send a recv"] {
+    let many = format!("send a{}", ";a".repeat(64));
+    for wrong in ["send", "send a send b", "sendrecv a", "send a;;b", "send ~~a", "", "send a recv", &many] {
         let error = first(&format!("a=simulcast:{wrong}")).unwrap_err();
         assert!(matches!(error, SdpError::Malformed { line: 5, what: "a=simulcast", .. }), "{wrong}: {error}");
     }

@@ -114,7 +114,8 @@ pub fn offer(parameters: &OfferParameters<'_>) -> String {
     let mids = [AUDIO_MID, VIDEO_MID, DATA_MID].into_iter().map(str::to_owned);
     let mids = mids.chain((1..=slots).map(|at| at.to_string())).collect();
     description.attributes = vec![
-        Attribute::Tool(parameters.tool.to_owned()),
+        // From the configuration: more than one line would be lines of the description.
+        Attribute::Tool(parameters.tool.lines().next().unwrap_or_default().to_owned()),
         Attribute::ExtmapAllowMixed,
         Attribute::IceOptions(vec!["trickle".to_owned()]),
         Attribute::Group(Group { semantics: "BUNDLE".to_owned(), mids }),
