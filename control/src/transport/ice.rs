@@ -128,11 +128,12 @@ impl Agent {
 
     /// Pairs a signalled candidate with every local address of its family.
     pub(super) fn add_candidate(&mut self, now: Instant, candidate: &Candidate) {
-        if !reachable(candidate.address) || self.candidates >= self.limits.candidates {
+        let known = self.pairs.iter().any(|pair| pair.signalled && pair.tuple.remote == candidate.address);
+        if !reachable(candidate.address) || !known && self.candidates >= self.limits.candidates {
             self.ignored.crowded += 1;
             return;
         }
-        self.candidates += 1;
+        self.candidates += usize::from(!known);
         for local in 0..self.locals.len() {
             let address = self.locals[local].address;
             let tuple = Tuple { local, remote: candidate.address };
