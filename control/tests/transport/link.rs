@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use sluice_control::transport::{
@@ -55,7 +55,9 @@ pub(crate) struct Options {
 
 impl Peer {
     pub(crate) fn new(now: Instant, setup: &Options) -> Peer {
-        let identity = Arc::new(Identity::generate().unwrap());
+        static IDENTITIES: [OnceLock<Arc<Identity>>; 2] = [const { OnceLock::new() }; 2];
+        let identity = &IDENTITIES[usize::from(setup.name == "client")];
+        let identity = identity.get_or_init(|| Arc::new(Identity::generate().unwrap())).clone();
         let local = |(at, text): (usize, &&str)| LocalCandidate {
             endpoint: Name::new(&format!("{}{at}", setup.name)).unwrap(),
             address: address(text),
