@@ -164,11 +164,12 @@ impl Agent {
                 .enumerate()
                 .filter(|(_, pair)| !in_use.contains(&pair.tuple))
                 .max_by_key(|(_, pair)| (pair.expendable(), std::cmp::Reverse(pair.last_request)))?;
-            if victim.expendable() < 2 && kind == CandidateKind::PeerReflexive {
-                self.ignored.crowded += 1;
+            // Who asks is there; who is only named may not be.
+            let needed = if kind == CandidateKind::PeerReflexive { 1 } else { 2 };
+            self.ignored.crowded += 1;
+            if victim.expendable() < needed {
                 return None;
             }
-            self.ignored.crowded += 1;
             self.pairs.swap_remove(at);
         }
         self.pairs.push(Pair::new(tuple, kind, clamp(priority)));

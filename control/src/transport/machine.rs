@@ -197,6 +197,12 @@ impl Transport {
         for datagram in datagrams {
             self.send_or_hold(datagram);
         }
+        if peer_closed {
+            // What came before the end still counts.
+            let mut events = Vec::new();
+            self.sctp.drain(now, &mut Vec::new(), &mut events);
+            self.tell(events);
+        }
         // What is wrong with the certificate says more than that its signature did not verify.
         let result = if peer_closed { Err(CloseReason::Peer) } else { drained.and(result) };
         match (result, &self.dtls) {
@@ -224,13 +230,16 @@ impl Transport {
 
     fn tell(&mut self, events: Vec<SctpEvent>) {
         for event in events {
+            if self.closed.is_some() {
+                return;
+            }
             let output = match event {
                 SctpEvent::Open(channel, label) => Output::ChannelOpen { channel, label },
                 SctpEvent::Message { channel, text, bytes } => Output::Message { channel, text, bytes },
                 SctpEvent::ChannelClosed(channel) => Output::ChannelClosed(channel),
                 SctpEvent::Lost(reason) => {
                     self.end(reason);
-                    return;
+                    continue;
                 }
             };
             self.outputs.push_back(output);
@@ -283,6 +292,9 @@ impl Transport {
             self.drain_dtls(now, result);
         }
         self.drain_sctp(now);
+        if self.closed.is_some() {
+            return;
+        }
         if self.keys.is_some() && self.path.is_none() && self.agent.selection.establish(&self.agent.pairs) {
             self.connect();
         } else if self.path.is_some() && self.agent.selection.take_changed() {
