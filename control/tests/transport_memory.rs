@@ -1,5 +1,7 @@
 //! What connected transports hold on to. Alone in its process, because it reads the allocator's own figures.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 #[path = "transport/link.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod link;

@@ -43,6 +43,7 @@ impl HashFunction {
     }
 
     /// Length of the hash in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "no hash is empty")]
     pub const fn len(self) -> usize {
         match self {
             HashFunction::Sha256 => 32,

@@ -1,23 +1,14 @@
 //! One DTLS association: handshake, the peer's certificate against its description, SRTP keys, records.
 //! Hands keys out only after a fingerprint matched.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dimpl::{Config, Dtls, Error, Output, ProtocolVersion, SrtpProfile, UnexpectedMessageError};
+use dimpl::{Dtls, Error, Output, ProtocolVersion, SrtpProfile, UnexpectedMessageError};
 use sluice_srtp::key::MasterKey;
 use sluice_srtp::profile::Profile;
 
 use super::config::{CloseReason, DtlsVersion};
 use super::{Fingerprint, Identity, identity};
-
-/// Largest datagram sent, in bytes.
-const MTU: usize = 1_200;
-const SHORTEST_RTO: Duration = Duration::from_millis(50);
-const LONGEST_RTO: Duration = Duration::from_millis(200);
-/// 0.1 s doubled eight times passes [`HANDSHAKE`].
-const RETRIES: usize = 8;
-const HANDSHAKE: Duration = Duration::from_secs(20);
 
 /// `id-ecPublicKey` (RFC 5480 §2.1.1) in DER; no other kind of key can be verified.
 const EC_PUBLIC_KEY: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -37,7 +28,6 @@ pub(super) enum DtlsEvent {
 #[derive(Debug)]
 pub(super) struct Association {
     dtls: Box<Dtls>,
-    active: bool,
     fingerprints: Vec<Fingerprint>,
     verified: bool,
     keyed: bool,
@@ -56,26 +46,18 @@ impl Association {
         fingerprints: Vec<Fingerprint>,
         rtt: Option<Duration>,
     ) -> Result<Association, CloseReason> {
-        let rto = rtt.map_or(SHORTEST_RTO * 2, |rtt| (rtt * 2).clamp(SHORTEST_RTO, LONGEST_RTO));
-        let config = Config::builder()
-            .mtu(MTU)
-            .use_server_cookie(false)
-            .flight_start_rto(rto)
-            .flight_retries(RETRIES)
-            .handshake_timeout(HANDSHAKE)
-            .build()
-            .map_err(|_| CloseReason::Dtls)?;
+        let config = identity.config(rtt).map_err(|_| CloseReason::Dtls)?;
         let make = match version {
             DtlsVersion::V1_2 => Dtls::new_12,
             DtlsVersion::V1_3 => Dtls::new_13,
             DtlsVersion::Auto => Dtls::new_auto,
         };
-        let mut dtls = Box::new(make(Arc::new(config), identity.certificate(), now));
+        let mut dtls = Box::new(make(config, identity.certificate(), now));
         if active {
             dtls.set_active(true);
         }
         dtls.handle_timeout(now).map_err(|error| reason(&error))?;
-        Ok(Association { dtls, active, fingerprints, verified: false, keyed: false, spoke: false, next: None })
+        Ok(Association { dtls, fingerprints, verified: false, keyed: false, spoke: false, next: None })
     }
 
     /// The version, once known.
@@ -151,7 +133,8 @@ impl Association {
                     if !self.verified {
                         return Err(CloseReason::Certificate);
                     }
-                    let (inbound, outbound) = split(&material, profile, self.active).ok_or(CloseReason::SrtpProfile)?;
+                    let (inbound, outbound) =
+                        split(&material, profile, self.dtls.is_active()).ok_or(CloseReason::SrtpProfile)?;
                     self.keyed = true;
                     events.push(DtlsEvent::Keys { inbound, outbound });
                 }
@@ -208,7 +191,9 @@ fn reason(error: &Error) -> CloseReason {
 
 #[cfg(test)]
 mod tests {
-    use dimpl::DtlsCertificate;
+    use std::sync::Arc;
+
+    use dimpl::{Config, DtlsCertificate};
 
     use super::*;
     use crate::transport::HashFunction;
@@ -241,8 +226,11 @@ mod tests {
     impl Talk {
         fn new(version: DtlsVersion, certificate: DtlsCertificate) -> Talk {
             let now = Instant::now();
-            let config =
-                Config::builder().mtu(110).use_server_cookie(false).flight_start_rto(SHORTEST_RTO).max_queue_tx(64);
+            let config = Config::builder()
+                .mtu(110)
+                .use_server_cookie(false)
+                .flight_start_rto(Duration::from_millis(50))
+                .max_queue_tx(64);
             let config = Arc::new(config.build().unwrap());
             let listed = identity::fingerprint(&certificate.certificate, HashFunction::Sha256);
             let mut client = match version {

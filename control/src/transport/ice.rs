@@ -128,11 +128,12 @@ impl Agent {
 
     /// Pairs a signalled candidate with every local address of its family.
     pub(super) fn add_candidate(&mut self, now: Instant, candidate: &Candidate) {
-        if !reachable(candidate.address) || self.candidates >= self.limits.candidates {
+        let known = self.pairs.iter().any(|pair| pair.signalled && pair.tuple.remote == candidate.address);
+        if !reachable(candidate.address) || !known && self.candidates >= self.limits.candidates {
             self.ignored.crowded += 1;
             return;
         }
-        self.candidates += 1;
+        self.candidates += usize::from(!known);
         for local in 0..self.locals.len() {
             let address = self.locals[local].address;
             let tuple = Tuple { local, remote: candidate.address };
@@ -163,11 +164,12 @@ impl Agent {
                 .enumerate()
                 .filter(|(_, pair)| !in_use.contains(&pair.tuple))
                 .max_by_key(|(_, pair)| (pair.expendable(), std::cmp::Reverse(pair.last_request)))?;
-            if victim.expendable() < 2 && kind == CandidateKind::PeerReflexive {
-                self.ignored.crowded += 1;
+            // Who asks is there; who is only named may not be.
+            let needed = if kind == CandidateKind::PeerReflexive { 1 } else { 2 };
+            self.ignored.crowded += 1;
+            if victim.expendable() < needed {
                 return None;
             }
-            self.ignored.crowded += 1;
             self.pairs.swap_remove(at);
         }
         self.pairs.push(Pair::new(tuple, kind, clamp(priority)));

@@ -19,7 +19,6 @@ use super::ice::Agent;
 use super::pair::Tuple;
 use super::sctp::{Sctp, SctpEvent};
 use super::select;
-use super::status::{PairStatus, Phase, TransportStatus};
 use super::stun::{self, Protocol};
 use super::{Candidate, Credentials, Fingerprint, Identity, RemoteDescription, Setup};
 
@@ -38,23 +37,23 @@ const MAX_DATAGRAM: usize = 2_048;
 /// [`Transport::next_timeout`].
 #[derive(Debug)]
 pub struct Transport {
-    agent: Agent,
-    identity: Arc<Identity>,
-    version: DtlsVersion,
-    sctp_connect: bool,
+    pub(super) agent: Agent,
+    pub(super) identity: Arc<Identity>,
+    pub(super) version: DtlsVersion,
+    pub(super) sctp_connect: bool,
     /// Fingerprints of the peer and whether we are the DTLS client.
-    peer: Option<(Vec<Fingerprint>, bool)>,
-    dtls: Option<Association>,
-    sctp: Sctp,
-    keys: Option<(MasterKey, MasterKey)>,
-    profile: Option<Profile>,
+    pub(super) peer: Option<(Vec<Fingerprint>, bool)>,
+    pub(super) dtls: Option<Association>,
+    pub(super) sctp: Sctp,
+    pub(super) keys: Option<(MasterKey, MasterKey)>,
+    pub(super) profile: Option<Profile>,
     /// The path last told, once connected.
-    path: Option<Path>,
-    held: Vec<Vec<u8>>,
-    hold_until: Option<Instant>,
-    establish_by: Option<Instant>,
-    closed: Option<CloseReason>,
-    outputs: VecDeque<Output>,
+    pub(super) path: Option<Path>,
+    pub(super) held: Vec<Vec<u8>>,
+    pub(super) hold_until: Option<Instant>,
+    pub(super) establish_by: Option<Instant>,
+    pub(super) closed: Option<CloseReason>,
+    pub(super) outputs: VecDeque<Output>,
 }
 
 impl Transport {
@@ -197,6 +196,12 @@ impl Transport {
         for datagram in datagrams {
             self.send_or_hold(datagram);
         }
+        if peer_closed {
+            // What came before the end still counts.
+            let mut events = Vec::new();
+            self.sctp.drain(now, &mut Vec::new(), &mut events);
+            self.tell(events);
+        }
         // What is wrong with the certificate says more than that its signature did not verify.
         let result = if peer_closed { Err(CloseReason::Peer) } else { drained.and(result) };
         match (result, &self.dtls) {
@@ -224,13 +229,16 @@ impl Transport {
 
     fn tell(&mut self, events: Vec<SctpEvent>) {
         for event in events {
+            if self.closed.is_some() {
+                return;
+            }
             let output = match event {
                 SctpEvent::Open(channel, label) => Output::ChannelOpen { channel, label },
                 SctpEvent::Message { channel, text, bytes } => Output::Message { channel, text, bytes },
                 SctpEvent::ChannelClosed(channel) => Output::ChannelClosed(channel),
                 SctpEvent::Lost(reason) => {
                     self.end(reason);
-                    return;
+                    continue;
                 }
             };
             self.outputs.push_back(output);
@@ -283,6 +291,9 @@ impl Transport {
             self.drain_dtls(now, result);
         }
         self.drain_sctp(now);
+        if self.closed.is_some() {
+            return;
+        }
         if self.keys.is_some() && self.path.is_none() && self.agent.selection.establish(&self.agent.pairs) {
             self.connect();
         } else if self.path.is_some() && self.agent.selection.take_changed() {
@@ -415,39 +426,5 @@ impl Transport {
             self.send_datagram(datagram);
         }
         self.outputs.push_back(Output::Closed(reason));
-    }
-
-    /// How the transport stands, for operators.
-    pub fn status(&mut self) -> TransportStatus {
-        let agent = &self.agent;
-        let mut pairs: Vec<_> = agent.pairs.iter().collect();
-        pairs.sort_by_key(|pair| (!agent.selection.is_selected(pair.tuple), std::cmp::Reverse(pair.priority)));
-        let pair = |pair: &super::pair::Pair| PairStatus {
-            endpoint: agent.locals[pair.tuple.local].endpoint.clone(),
-            local: agent.locals[pair.tuple.local].advertised,
-            remote: pair.tuple.remote,
-            kind: pair.kind,
-            state: pair.state,
-            selected: agent.selection.is_selected(pair.tuple),
-            rtt: pair.rtt,
-            unanswered: pair.unanswered,
-        };
-        let phase = match (self.closed, &self.path, &self.dtls, agent.heard) {
-            (Some(reason), ..) => Phase::Closed(reason),
-            (_, Some(_), ..) => Phase::Connected,
-            (_, _, Some(_), _) => Phase::Securing,
-            (.., true) => Phase::Checking,
-            _ => Phase::New,
-        };
-        TransportStatus {
-            phase,
-            controlling: agent.controlling,
-            pairs: pairs.into_iter().map(pair).collect(),
-            dtls: self.dtls.as_ref().and_then(Association::version),
-            profile: self.profile,
-            ignored: agent.ignored,
-            withheld: agent.withheld,
-            channels: self.sctp.status(),
-        }
     }
 }

@@ -11,6 +11,7 @@ mod machine;
 mod pair;
 mod sctp;
 mod select;
+mod show;
 mod status;
 mod stun;
 

@@ -11,6 +11,8 @@ use super::status::PairState;
 
 /// How long a better pair may still answer before we nominate what did.
 const NOMINATE_AFTER: Duration = Duration::from_millis(100);
+/// When a nomination nobody answered is tried again.
+const NOMINATE_AGAIN: Duration = Duration::from_secs(5);
 /// How long the selected tuple has to answer once the peer asked from another one; four checks.
 const PROBE: Duration = Duration::from_secs(1);
 /// Soonest next check of a pair the peer asks on meanwhile.
@@ -62,6 +64,7 @@ impl Selection {
         let tuple = pair.tuple;
         self.last_request = Some(tuple);
         if pair.validated() {
+            pair.asked_to_use = false;
             if nominated {
                 self.nominate(tuple, pairs);
             }
@@ -95,12 +98,14 @@ impl Selection {
         controlling: bool,
         pairs: &mut [Pair],
     ) {
-        let pair = &pairs[at];
+        let pair = &mut pairs[at];
         let (tuple, priority) = (pair.tuple, pair.priority);
+        // Used up, or a later answer of the pair would nominate it again.
+        let asked_to_use = std::mem::take(&mut pair.asked_to_use);
         if self.selected == Some(tuple) {
             self.probe_until = None;
         }
-        if controlling == answered.controlling && answered.nominate || !controlling && pair.asked_to_use {
+        if controlling == answered.controlling && answered.nominate || !controlling && asked_to_use {
             self.nominate(tuple, pairs);
         } else if controlling && self.nominated.is_none() && self.nominate_at.is_none() {
             let open = |pair: &Pair| matches!(pair.state, PairState::Waiting | PairState::Checking);
@@ -135,6 +140,9 @@ impl Selection {
     pub(super) fn failed(&mut self, now: Instant, at: usize, pairs: &mut [Pair]) {
         let tuple = pairs[at].tuple;
         let others = pairs.iter().any(|pair| pair.tuple != tuple && pair.validated());
+        if pairs[at].validated() && self.nominated.is_none() {
+            self.nominate_at = Some(now + NOMINATE_AGAIN);
+        }
         if !pairs[at].validated() || !others {
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use sluice_control::transport::{
@@ -54,8 +54,10 @@ pub(crate) struct Options {
 }
 
 impl Peer {
-    pub(crate) fn new(now: Instant, setup: Options) -> Peer {
-        let identity = Arc::new(Identity::generate().unwrap());
+    pub(crate) fn new(now: Instant, setup: &Options) -> Peer {
+        static IDENTITIES: [OnceLock<Arc<Identity>>; 2] = [const { OnceLock::new() }; 2];
+        let identity = &IDENTITIES[usize::from(setup.name == "client")];
+        let identity = identity.get_or_init(|| Arc::new(Identity::generate().unwrap())).clone();
         let local = |(at, text): (usize, &&str)| LocalCandidate {
             endpoint: Name::new(&format!("{}{at}", setup.name)).unwrap(),
             address: address(text),
@@ -149,13 +151,14 @@ pub(crate) struct World {
 }
 
 impl World {
+    #[allow(clippy::needless_pass_by_value, reason = "made where they are given")]
     pub(crate) fn new(seed: u64, server: Options, client: Options) -> World {
         let now = Instant::now();
         World {
             now,
             start: now,
-            server: Peer::new(now, server),
-            client: Peer::new(now, client),
+            server: Peer::new(now, &server),
+            client: Peer::new(now, &client),
             impairment: Impairment::default(),
             in_flight: Vec::new(),
             nat: None,
@@ -195,6 +198,7 @@ impl World {
     }
 
     /// Puts a datagram on the link.
+    #[allow(clippy::needless_pass_by_value, reason = "it is gone")]
     pub(crate) fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         let copies = if self.happens(self.impairment.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
@@ -365,6 +369,8 @@ pub(crate) fn binding_request(to: &Credentials, from: &Credentials, controlling:
 pub(crate) fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     use aws_lc_rs::hmac::{Context, HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key};
     let mut context = Context::with_key(&Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, key));
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     context.sign().as_ref().try_into().unwrap()
 }
