@@ -30,7 +30,12 @@ impl Ran {
 }
 
 fn sluice(socket: &Path, args: &[&str]) -> Ran {
-    let made = Command::new(env!("CARGO_BIN_EXE_sluice")).env("SLUICE_SOCKET", socket).args(args).output().unwrap();
+    let made = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .env("SLUICE_SOCKET", socket)
+        .env("SLUICE_CONTROL_SOCKET", "/nonexistent/control.sock")
+        .args(args)
+        .output()
+        .unwrap();
     Ran {
         code: made.status.code().unwrap(),
         out: String::from_utf8_lossy(&made.stdout).into_owned(),

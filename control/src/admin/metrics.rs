@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sluice_table::protocol::{CounterGroup, IoTotals, Status};
+use sluice_table::protocol::{CounterGroup, IoTotals, Status, WorkerStatus};
 
 use super::query::NodeMetrics;
 
@@ -16,6 +16,9 @@ pub(super) struct Known<'a> {
     /// `None` if the forwarder does not answer.
     pub(super) forwarder: Option<(&'a Status, &'a [CounterGroup])>,
 }
+
+/// Reads one value of a worker.
+type OfWorker = fn(&WorkerStatus) -> u64;
 
 /// A text being written.
 struct Text(String);
@@ -98,7 +101,7 @@ fn forwarder(text: &mut Text, status: &Status, groups: &[CounterGroup]) {
     let ledger = status.ledger;
     let parts = [("free", ledger.free), ("fill", ledger.fill), ("held", ledger.held), ("transmit", ledger.transmit)];
     text.set("sluice_frames", "gauge", "Frames by where they are", "place", parts.into_iter());
-    let worker: [(&str, &str, fn(&sluice_table::protocol::WorkerStatus) -> u64); 8] = [
+    let worker: [(&str, &str, OfWorker); 8] = [
         ("sluice_worker_steps_total", "Engine steps", |w| w.steps),
         ("sluice_worker_busy_steps_total", "Engine steps that found work", |w| w.busy_steps),
         ("sluice_worker_cpu_microseconds_total", "CPU time", |w| w.cpu_us),

@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a request's head may take.
 const HEAD: Duration = Duration::from_secs(5);
 
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 /// Accepts HTTP connections for ever.
 pub(super) async fn http(listener: TcpListener, desk: Arc<Desk>) {
     let places = Arc::new(Semaphore::new(MOST));
@@ -60,19 +62,18 @@ async fn connection(stream: TcpStream, desk: Arc<Desk>) {
 }
 
 async fn respond(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let plain = "text/plain; charset=utf-8";
-    let (status, kind, body) = if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        (StatusCode::METHOD_NOT_ALLOWED, plain, "only GET; the sluice command administers\n".to_owned())
-    } else {
+    let (status, kind, body) = if matches!(*request.method(), Method::GET | Method::HEAD) {
         match request.uri().path() {
             "/metrics" => match desk.metrics().await {
                 Ok(text) => (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
-                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, plain, format!("{why}\n")),
+                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")),
             },
             "/healthz" => health(desk.healthy().await),
             "/readyz" => health(desk.ready().await),
-            _ => (StatusCode::NOT_FOUND, plain, "here are /metrics, /healthz and /readyz\n".to_owned()),
+            _ => (StatusCode::NOT_FOUND, PLAIN, "here are /metrics, /healthz and /readyz\n".to_owned()),
         }
+    } else {
+        (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET; the sluice command administers\n".to_owned())
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -82,8 +83,8 @@ async fn respond(desk: &Desk, request: &Request<Incoming>) -> Response<Full<Byte
 
 fn health(checked: Result<(), String>) -> (StatusCode, &'static str, String) {
     match checked {
-        Ok(()) => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", format!("{why}\n")),
+        Ok(()) => (StatusCode::OK, PLAIN, "ok\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")),
     }
 }
 

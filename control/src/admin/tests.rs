@@ -141,7 +141,8 @@ async fn the_command_asks_and_orders() {
 async fn garbage_is_answered_and_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let (server, _events) = start(dir.path()).await;
-    for text in [&b"nonsense\n"[..], b"{\"query\":\"nothing\"}\n", &[b'x'; 80 << 10], &[0xff, b'\n']] {
+    let long = vec![b'x'; 80 << 10];
+    for text in [&b"nonsense\n"[..], b"{\"query\":\"nothing\"}\n", &long, &[0xff, b'\n']] {
         let mut stream = UnixStream::connect(server.socket()).await.unwrap();
         // The server may hang up before it has taken all of a line that is too long.
         let _ = stream.write_all(text).await;

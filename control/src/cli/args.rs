@@ -10,15 +10,16 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed
-  2  wrong usage, or a wrong table file
-  3  the forwarder cannot be reached
-  4  the forwarder refused
+  2  wrong usage, or a wrong table or configuration file
+  3  the forwarder cannot be reached, or sluice-control cannot
+  4  the forwarder refused, or sluice-control did
   5  doctor found problems
 
 Environment:
-  SLUICE_SOCKET  the forwarder's socket, unless --socket is given (default /run/sluice/table.sock)";
+  SLUICE_SOCKET          the forwarder's socket, unless --socket is given (default /run/sluice/table.sock)
+  SLUICE_CONTROL_SOCKET  control's socket, unless --control is given (default /run/sluice/control.sock)";
 
-/// Drives a Sluice forwarder: programs its tables and shows what it does.
+/// Looks after Sluice: shows conferences and what the forwarder does, ends calls, programs tables.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -36,6 +37,9 @@ pub struct Global {
     /// The forwarder's socket.
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// The socket of sluice-control.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub control: Option<PathBuf>,
     /// Print JSON: one document, or one line for each update of a live command. Errors are JSON on standard error.
     #[arg(long, global = true)]
     pub json: bool,
@@ -61,8 +65,33 @@ pub enum Color {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Show the forwarder's process, workers, endpoints and capacity.
+    /// Show both processes: workers with their headroom, endpoints, capacity, clients.
     Status,
+    /// Show a row for each conference.
+    Conferences,
+    /// Show a row for each participant.
+    Participants {
+        /// Only those of this conference.
+        conference: Option<String>,
+    },
+    /// Show everything about a participant: candidates, chosen pair, encryption, streams, loss.
+    Show {
+        /// Its id, e.g. p7; `sluice participants` lists them.
+        participant: String,
+    },
+    /// End a participant's connection.
+    Kick {
+        /// Its id, e.g. p7.
+        participant: String,
+    },
+    /// Take no new conferences and participants; those there are go on.
+    Drain,
+    /// Make tokens for clients.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Write or check a configuration of sluice-control.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check this machine and the running forwarder; say what is wrong and the command that mends it.
     Doctor {
         /// Interfaces to check; by default those of the running forwarder, else all that are up.
@@ -105,6 +134,35 @@ pub enum Command {
     Man {
         /// The directory; made if missing.
         dir: PathBuf,
+    },
+}
+
+/// Commands on tokens.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token with the secret that sluice-control checks tokens with.
+    New {
+        /// File whose first word is the secret: `wire.token_secret_file` of the configuration.
+        #[arg(long, value_name = "FILE")]
+        secret_file: PathBuf,
+        /// Seconds the token is good for.
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
+        ttl: u64,
+        /// The holder may join conferences but not start one.
+        #[arg(long)]
+        join_only: bool,
+    },
+}
+
+/// Commands on configurations.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the configuration with every default, commented.
+    Default,
+    /// Check a configuration; shows every mistake with its line.
+    Check {
+        /// The TOML file.
+        file: PathBuf,
     },
 }
 

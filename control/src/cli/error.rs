@@ -11,11 +11,11 @@ use sluice_table::protocol::ClientError;
 pub enum Class {
     /// Anything else.
     Failed,
-    /// Wrong usage or a wrong table file.
+    /// Wrong usage, or a wrong table or configuration file.
     Usage,
-    /// Nothing listens at the socket, or it went away.
+    /// Nothing listens at the socket of forwarder or control, or it went away.
     Unreachable,
-    /// The forwarder refused.
+    /// The forwarder or control refused.
     Refused,
 }
 
@@ -32,7 +32,7 @@ pub struct CliError {
     pub hint: String,
     /// The refusal's stable name.
     pub reason: Option<&'static str>,
-    /// Errors of the table file.
+    /// Errors of the table or configuration file.
     pub file_errors: Vec<FileError>,
     /// Rows the forwarder found at fault.
     pub problems: Vec<Problem>,

@@ -1,11 +1,14 @@
-//! The `sluice` command: parses, asks the forwarder, prints. Never opens a media socket.
+//! The `sluice` command: parses, asks forwarder and control, prints. Never opens a media socket.
 
 pub mod args;
+mod configuration;
+mod control;
 pub mod error;
 pub mod output;
 mod setup;
 mod show;
 mod table;
+mod token;
 mod top;
 mod trace;
 
@@ -65,7 +68,14 @@ pub fn run(cli: Cli, out: &mut dyn Write) -> Result<u8, CliError> {
     let global = cli.global;
     let mut output = Output::new(out, &global);
     match cli.command {
-        Command::Status => show::status(&mut connect(&global)?, &mut output)?,
+        Command::Status => show::status(&mut connect(&global)?, &control::status(&global), &mut output)?,
+        Command::Conferences => control::conferences(&global, &mut output)?,
+        Command::Participants { conference } => control::participants(&global, conference, &mut output)?,
+        Command::Show { participant } => control::show(&global, participant, &mut output)?,
+        Command::Kick { participant } => control::kick(&global, participant, &mut output)?,
+        Command::Drain => control::drain(&global, &mut output)?,
+        Command::Token(command) => token::run(&command, &mut output)?,
+        Command::Config(command) => configuration::run(&command, &mut output)?,
         Command::Legs => show::legs(&mut connect(&global)?, &mut output)?,
         Command::Streams => show::streams(&mut connect(&global)?, &mut output)?,
         Command::Counters { all } => show::counters(&mut connect(&global)?, &mut output, all)?,

@@ -1,10 +1,16 @@
 //! `status`, `legs`, `streams`, `counters`: one question, one screen. Never changes anything.
 
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
 use sluice_table::DropReason;
-use sluice_table::protocol::{Client, ClientError, CounterGroup, LegRow, Request, Response, Status, StreamRows};
+use sluice_table::protocol::{
+    Client, ClientError, CounterGroup, LegRow, Polling, Request, Response, Status, StreamRows,
+};
 
 use super::error::CliError;
 use super::output::{Output, Tone, duration, number};
+use crate::admin;
 use crate::doctor::Running;
 
 pub(super) fn ask_status(client: &mut Client) -> Result<Status, ClientError> {
@@ -32,10 +38,66 @@ pub(super) fn ask_doctor(client: &mut Client) -> Result<Running, ClientError> {
     Ok(Running { status: ask_status(client)?, legs: ask_legs(client)? })
 }
 
-pub(super) fn status(client: &mut Client, output: &mut Output<'_>) -> Result<(), CliError> {
+/// How long workers are watched to say what is left of them.
+const WATCH: Duration = Duration::from_millis(200);
+
+/// Both processes; `control` says why there is nothing of control.
+#[derive(Serialize)]
+struct Both<'a> {
+    #[serde(flatten)]
+    forwarder: &'a Status,
+    headroom: Vec<Headroom>,
+    control: Option<&'a admin::Status>,
+    control_error: Option<&'a str>,
+}
+
+/// What is left of a worker.
+#[derive(Serialize)]
+struct Headroom {
+    worker: u16,
+    /// Share of its time it had nothing to do, 0 to 1.
+    share: f64,
+}
+
+/// A worker that polls without pause uses all of its CPU: there, steps that found nothing are what is left.
+fn headroom(before: &Status, after: &Status, elapsed: Duration) -> Vec<Headroom> {
+    let rows = after.workers.iter().filter_map(|new| {
+        let old = before.workers.iter().find(|old| old.worker == new.worker)?;
+        let used = match new.polling {
+            Polling::Busy => {
+                let steps = new.steps.saturating_sub(old.steps);
+                if steps == 0 { 1.0 } else { new.busy_steps.saturating_sub(old.busy_steps) as f64 / steps as f64 }
+            }
+            Polling::Adaptive | Polling::Interrupt => {
+                new.cpu_us.saturating_sub(old.cpu_us) as f64 / elapsed.as_micros().max(1) as f64
+            }
+        };
+        Some(Headroom { worker: new.worker, share: (1.0 - used).clamp(0.0, 1.0) })
+    });
+    rows.collect()
+}
+
+pub(super) fn status(
+    client: &mut Client,
+    control: &Result<admin::Status, CliError>,
+    output: &mut Output<'_>,
+) -> Result<(), CliError> {
+    let (before, began) = (ask_status(client)?, Instant::now());
+    std::thread::sleep(WATCH);
     let status = ask_status(client)?;
+    let left = headroom(&before, &status, began.elapsed());
     if output.json {
-        return output.document(&status);
+        let control_error = control.as_ref().err().map(|error| error.message.as_str());
+        return output.document(&Both {
+            forwarder: &status,
+            headroom: left,
+            control: control.as_ref().ok(),
+            control_error,
+        });
+    }
+    match control {
+        Ok(control) => control_line(control, output)?,
+        Err(error) => output.line(&output.paint(Tone::Warn, &format!("sluice-control: {}", error.message)))?,
     }
     output.line(&format!(
         "sluice-forwarder {}  pid {}  up {}  table generation {}  crypto {}",
@@ -49,13 +111,14 @@ pub(super) fn status(client: &mut Client, output: &mut Output<'_>) -> Result<(),
         output.line(&output.paint(Tone::Quiet, &status.provider_note))?;
     }
     output.line("")?;
-    let rows: Vec<Vec<String>> = status.workers.iter().map(worker_row).collect();
+    let rows: Vec<Vec<String>> = status.workers.iter().map(|w| worker_row(w, &left)).collect();
     output.table(
         &[
             "worker",
             ">cpu",
             "polling",
             ">busy",
+            ">headroom",
             ">legs",
             ">opened",
             ">sealed",
@@ -118,12 +181,35 @@ pub(super) fn status(client: &mut Client, output: &mut Output<'_>) -> Result<(),
     Ok(())
 }
 
-fn worker_row(w: &sluice_table::protocol::WorkerStatus) -> Vec<String> {
+fn control_line(control: &admin::Status, output: &mut Output<'_>) -> Result<(), CliError> {
+    let node = &control.node;
+    output.line(&format!(
+        "sluice-control {}  pid {}  up {}  conferences {}  participants {}  allocations {}  {}",
+        control.software,
+        control.pid,
+        duration(control.uptime_ms),
+        number(node.conferences),
+        number(node.participants),
+        number(node.allocations),
+        node.public_url
+    ))?;
+    if node.draining {
+        output.line(&output.paint(Tone::Warn, "draining: takes no new conferences and participants"))?;
+    }
+    if !control.forwarder_connected {
+        output.line(&output.paint(Tone::Bad, "sluice-control is not connected to the forwarder; look at its log"))?;
+    }
+    Ok(())
+}
+
+fn worker_row(w: &sluice_table::protocol::WorkerStatus, left: &[Headroom]) -> Vec<String> {
+    let left = left.iter().find(|row| row.worker == w.worker);
     vec![
         w.worker.to_string(),
         w.cpu.map_or_else(|| "-".to_owned(), |c| c.to_string()),
         format!("{:?}", w.polling).to_lowercase(),
         percent(w.busy_steps, w.steps),
+        left.map_or_else(|| "-".to_owned(), |row| format!("{:.0} %", row.share * 100.0)),
         number(w.legs),
         number(w.opened),
         number(w.sealed),

@@ -248,9 +248,9 @@ async fn garbage_costs_the_session() {
         let (mut table, mut packets) = fake.session(0).await;
         up(&next(&mut events).await);
         if at == 1 {
-            packets.garbage(bytes).await
+            packets.garbage(bytes).await;
         } else {
-            table.garbage(bytes).await
+            table.garbage(bytes).await;
         }
         let down = next(&mut events).await;
         assert!(matches!(down, LinkEvent::Down(_)), "{down:?}");
