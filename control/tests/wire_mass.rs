@@ -52,12 +52,13 @@ fn mass(conferences: usize, size: usize, between: Duration) -> World {
     let counters = world.wire.counters().clone();
     let joins = (conferences * size) as u64;
     println!(
-        "{conferences} x {size}: {} lists, {} bytes of lists a join, {} transactions, {} changes, {:?} a join",
+        "{conferences} x {size}: {} lists, {} bytes of lists a join, {} transactions, {} changes, {:?} a join, {:?} of it for requests",
         counters.lists,
         counters.list_bytes / joins,
         world.transactions,
         world.changes,
         world.spent / joins as u32,
+        world.spent_on_requests / joins as u32,
     );
     for conference in world.wire.conferences() {
         assert_eq!(conference.participants, size);

@@ -84,6 +84,8 @@ pub struct World {
     pub changes: usize,
     /// Time the dialect itself took; only ever printed.
     pub spent: Duration,
+    /// The part of it that requests took.
+    pub spent_on_requests: Duration,
     pub last: Option<ParticipantId>,
     requests: u64,
     ports: u16,
@@ -117,6 +119,7 @@ impl World {
             transactions: 0,
             changes: 0,
             spent: Duration::ZERO,
+            spent_on_requests: Duration::ZERO,
             last: None,
             requests: 0,
             ports: 1_024,
@@ -126,9 +129,13 @@ impl World {
     /// Handles an event and does what follows; returns the reply if there was one.
     pub fn event(&mut self, event: Event) -> Option<Reply> {
         let mut actions = Vec::new();
+        let request = matches!(event, Event::Http { .. });
         let start = Instant::now();
         self.wire.handle(self.now, self.wall, event, &mut self.random, &mut actions);
         self.spent += start.elapsed();
+        if request {
+            self.spent_on_requests += start.elapsed();
+        }
         let mut reply = None;
         for action in actions {
             match action {
