@@ -47,3 +47,58 @@ fn offers_are_as_recorded() {
     snapshot("wire-offer-single", &made(5, 9, false, &addresses()));
     snapshot("wire-offer-bare", &made(0, 0, false, &[]));
 }
+
+#[test]
+fn every_stream_has_a_section_of_its_own() {
+    let description = SessionDescription::parse(&made(5, 9, true, &addresses())).unwrap();
+    let remote = description.remote_description().unwrap();
+    assert_eq!((remote.setup, remote.ice_lite, remote.max_message_size), (Setup::ActPass, false, 262_144));
+    let candidates: Vec<_> = remote.candidates.iter().map(|at| (at.address, at.kind)).collect();
+    let expected = addresses().into_iter().map(|address| (address, CandidateKind::Host)).collect::<Vec<_>>();
+    assert_eq!(candidates, expected);
+    assert!(remote.candidates[0].priority > remote.candidates[1].priority, "the first address is preferred");
+    assert_eq!(description.media.len(), 3 + 5 + 9);
+    assert_eq!(description.bundled().len(), 3 + 5 + 9);
+
+    let mut ssrcs = Vec::new();
+    for (at, media) in description.media.iter().enumerate().skip(3) {
+        assert_eq!(media.mid(), Some((at - 2).to_string().as_str()));
+        assert_eq!(media.kind, if at < 8 { MediaKind::Audio } else { MediaKind::Video });
+        assert_eq!(description.direction(media), Direction::SendOnly);
+        let mut here: Vec<_> = media.ssrcs().collect();
+        here.dedup();
+        if let [media_ssrc, rtx] = here[..] {
+            assert_eq!(media.repairing(media_ssrc), Some(rtx));
+        }
+        assert_eq!(here.len(), if at < 8 { 1 } else { 2 });
+        ssrcs.extend(here);
+    }
+    let all = ssrcs.len();
+    ssrcs.sort();
+    ssrcs.dedup();
+    assert_eq!((all, ssrcs.len()), (5 + 2 * 9, 5 + 2 * 9));
+}
+
+/// What clients look for, word for word, before they hand the offer to their peer connection.
+#[test]
+fn clients_find_the_lines_they_rewrite() {
+    let text = made(5, 9, true, &addresses());
+    let lines: Vec<&str> = text.split("\r\n").collect();
+    let constant_rate = lines.iter().filter(|line| line.ends_with("sprop-stereo=0;useinbandfec=1")).count();
+    assert_eq!(constant_rate, 6, "cbr=1 is put behind this end, in each audio section");
+    assert_eq!(lines.iter().filter(|line| **line == "a=simulcast:recv l;h").count(), 1);
+    for rid in ["a=rid:l recv", "a=rid:h recv"] {
+        assert_eq!(lines.iter().filter(|line| **line == rid).count(), 1);
+    }
+    // A label for each SSRC; groups with fewer than two SSRCs would be taken out.
+    assert_eq!(lines.iter().filter(|line| line.starts_with("a=ssrc:") && line.contains(" msid:")).count(), 5 + 18);
+    assert!(lines.iter().filter(|line| line.starts_with("a=ssrc-group:")).all(|line| line.split(' ').count() == 3));
+    let description = SessionDescription::parse(&text).unwrap();
+    assert!(description.attributes.contains(&Attribute::Tool("sftd 5.0.1 (x86_64/linux)".to_owned())));
+}
+
+#[test]
+fn layers_are_asked_for_only_if_wanted() {
+    let text = made(5, 9, false, &addresses());
+    assert!(!text.contains("a=rid") && !text.contains("a=simulcast"));
+}

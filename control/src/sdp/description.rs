@@ -1,9 +1,12 @@
 //! A whole description and how its lines are read. Bounded by [`Limits`]; never panics.
 
-use super::attribute::Attribute;
+use std::collections::HashSet;
+
+use super::attribute::{Attribute, Direction};
 use super::error::{Limits, SdpError};
 use super::fields::{Expected, number, words};
-use super::media::{Media, MediaKind};
+use super::media::{Media, MediaKind, direction};
+use crate::transport::Fingerprint;
 
 /// A line other than `a=` and `m=`, word for word.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,15 +72,28 @@ impl SessionDescription {
         if text.len() > limits.bytes {
             return Err(SdpError::TooLong { bytes: text.len(), limit: limits.bytes });
         }
-        let mut reader = Reader { limits, candidates: 0, version: false, origin: None, name: None, read: None };
+        let mut reader = Reader {
+            limits,
+            candidates: HashSet::new(),
+            fingerprints: HashSet::new(),
+            version: false,
+            origin: None,
+            name: None,
+            read: None,
+        };
         for (at, line) in text.split('\n').enumerate() {
             let number = at + 1;
-            if at >= limits.lines && !line.is_empty() {
-                return Err(SdpError::TooMany { line: number, what: "lines", limit: limits.lines });
+            if !line.is_empty() {
+                within(number, "lines", number, limits.lines)?;
             }
             reader.line(number, line.strip_suffix('\r').unwrap_or(line))?;
         }
         reader.finish()
+    }
+
+    /// A section's direction: its own, else the session's, else both ways (RFC 8866 §6.7).
+    pub fn direction(&self, media: &Media) -> Direction {
+        media.direction().or_else(|| direction(&self.attributes)).unwrap_or_default()
     }
 
     /// The section of a mid.
@@ -88,7 +104,8 @@ impl SessionDescription {
 
 struct Reader<'a> {
     limits: &'a Limits,
-    candidates: usize,
+    candidates: HashSet<(String, u16, String)>,
+    fingerprints: HashSet<Fingerprint>,
     version: bool,
     origin: Option<Origin>,
     name: Option<String>,
@@ -130,18 +147,24 @@ impl Reader<'_> {
             's' if self.name.is_some() => return Err(SdpError::Repeated { line: number, what: "s=" }),
             'o' => self.origin = Some(origin(value).map_err(|expected| malformed("o=", expected))?),
             's' => self.name = Some(value.to_owned()),
-            'm' if read.media.len() >= self.limits.media => {
-                return Err(SdpError::TooMany { line: number, what: "media sections", limit: self.limits.media });
+            'm' => {
+                let media = media(value).map_err(|expected| malformed("m=", expected))?;
+                within(number, "formats in one section", media.formats.len(), self.limits.formats)?;
+                read.media.push(media);
+                within(number, "media sections", read.media.len(), self.limits.media)?;
             }
-            'm' => read.media.push(media(value).map_err(|expected| malformed("m=", expected))?),
             'a' => {
                 let attribute = Attribute::parse(value).map_err(|(what, expected)| malformed(what, expected))?;
-                if matches!(attribute, Attribute::Candidate(_)) {
-                    self.candidates += 1;
-                    if self.candidates > self.limits.candidates {
-                        let limit = self.limits.candidates;
-                        return Err(SdpError::TooMany { line: number, what: "candidates", limit });
+                match &attribute {
+                    Attribute::Candidate(line) => {
+                        self.candidates.insert((line.address.clone(), line.port, line.transport.clone()));
+                        within(number, "candidates", self.candidates.len(), self.limits.candidates)?;
                     }
+                    Attribute::Fingerprint(fingerprint) => {
+                        self.fingerprints.insert(fingerprint.clone());
+                        within(number, "fingerprints", self.fingerprints.len(), self.limits.fingerprints)?;
+                    }
+                    _ => {}
                 }
                 read.attributes_here().push(attribute);
             }
@@ -173,6 +196,10 @@ impl Read {
             None => &mut self.attributes,
         }
     }
+}
+
+fn within(line: usize, what: &'static str, count: usize, limit: usize) -> Result<(), SdpError> {
+    if count > limit { Err(SdpError::TooMany { line, what, limit }) } else { Ok(()) }
 }
 
 fn origin(value: &str) -> Result<Origin, Expected> {

@@ -9,13 +9,17 @@ pub struct Limits {
     pub lines: usize,
     /// Media sections, 64.
     pub media: usize,
-    /// Candidates in all sections together, 64.
+    /// Different candidates in all sections together, 64. Some peers repeat theirs in each section.
     pub candidates: usize,
+    /// Formats of one media section, 128: as many as there are payload types.
+    pub formats: usize,
+    /// Different fingerprints in all sections together, 16.
+    pub fingerprints: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { bytes: 256 * 1024, lines: 8_192, media: 64, candidates: 64 }
+        Limits { bytes: 256 * 1024, lines: 8_192, media: 64, candidates: 64, formats: 128, fingerprints: 16 }
     }
 }
 

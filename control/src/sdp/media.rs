@@ -83,13 +83,11 @@ impl Media {
         })
     }
 
-    /// Its direction, the first if several are given.
-    pub fn direction(&self) -> Direction {
-        let given = self.attributes.iter().find_map(|attribute| match attribute {
-            Attribute::Direction(direction) => Some(*direction),
-            _ => None,
-        });
-        given.unwrap_or_default()
+    /// The direction it gives itself, the first if several are given; see [`SessionDescription::direction`].
+    ///
+    /// [`SessionDescription::direction`]: super::SessionDescription::direction
+    pub fn direction(&self) -> Option<Direction> {
+        direction(&self.attributes)
     }
 
     /// Whether it is refused: port 0 without `bundle-only`.
@@ -197,4 +195,11 @@ impl Media {
             _ => None,
         })
     }
+}
+
+pub(super) fn direction(attributes: &[Attribute]) -> Option<Direction> {
+    attributes.iter().find_map(|attribute| match attribute {
+        Attribute::Direction(direction) => Some(*direction),
+        _ => None,
+    })
 }

@@ -1,5 +1,7 @@
 //! What a description says about the peer's transport. Sections bundled together share one; the first one's counts.
 
+use std::collections::HashMap;
+
 use super::attribute::Attribute;
 use super::description::SessionDescription;
 use super::error::SdpError;
@@ -46,7 +48,14 @@ impl SessionDescription {
             _ => None,
         });
         match group {
-            Some(group) => group.mids.iter().filter_map(|mid| self.section(mid)).filter(accepted).collect(),
+            Some(group) => {
+                // Taken out once found: a group may repeat a mid as often as it likes.
+                let mut sections = HashMap::new();
+                for media in self.media.iter().rev() {
+                    media.mid().map(|mid| sections.insert(mid, media));
+                }
+                group.mids.iter().filter_map(|mid| sections.remove(mid.as_str())).filter(accepted).collect()
+            }
             None => self.media.iter().filter(accepted).take(1).collect(),
         }
     }

@@ -42,6 +42,9 @@ pub struct Simulcast {
     pub recv: Vec<Vec<Alternative>>,
 }
 
+/// Rids each way; senders use three.
+const MOST: usize = 64;
+
 fn rid_id(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -80,6 +83,9 @@ impl Simulcast {
         let mut parts = words(value);
         while let Some(direction) = parts.next() {
             let streams = parts.next().ok_or(EXPECTED)?;
+            if streams.matches([';', ',']).count() >= MOST {
+                return Err("at most 64 rids each way");
+            }
             let streams = streams.split(';').map(alternatives).collect::<Option<Vec<_>>>().ok_or(EXPECTED)?;
             let list = match direction {
                 "send" => &mut simulcast.send,

@@ -72,6 +72,7 @@ pub enum VideoStreams {
 }
 
 /// Feedback messages a section agreed to (RFC 4585 §4.2, RFC 5104 §7.1).
+#[allow(clippy::struct_excessive_bools, reason = "each message is agreed by itself")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeedbackIn {
     /// `nack`.
@@ -189,16 +190,18 @@ pub fn answer(text: &str, offered: &Offered) -> Result<WireAnswer, AnswerError> 
         return Err(AnswerError::Undecided);
     }
     let sections = Sections::of(&description, offered)?;
-    if !sections.find(DATA_MID, &MediaKind::Application)?.is_some_and(|media| !media.rejected()) {
+    if sections.find(DATA_MID, &MediaKind::Application)?.is_none_or(Media::rejected) {
         return Err(AnswerError::NoDataChannel);
     }
     let mut agreed = Agreed::default();
+    let sends = |media: &Media| !media.rejected() && description.direction(media).sends();
+    let receives = |media: &Media| !media.rejected() && description.direction(media).receives();
     let audio = match sections.find(AUDIO_MID, &MediaKind::Audio)? {
-        Some(media) if !media.rejected() && media.direction().sends() => Some(audio_in(media, &mut agreed)?),
+        Some(media) if sends(media) => Some(audio_in(media, &mut agreed)?),
         _ => None,
     };
     let video = match sections.find(VIDEO_MID, &MediaKind::Video)? {
-        Some(media) if !media.rejected() && media.direction().sends() => Some(video_in(media, &mut agreed)?),
+        Some(media) if sends(media) => Some(video_in(media, &mut agreed)?),
         _ => None,
     };
     if let (Some(audio), Some(VideoIn { streams: VideoStreams::Ssrc { ssrc, rtx }, .. })) = (&audio, &video)
@@ -211,8 +214,8 @@ pub fn answer(text: &str, offered: &Offered) -> Result<WireAnswer, AnswerError> 
         let kind = if at <= offered.audio { MediaKind::Audio } else { MediaKind::Video };
         let mid = at.to_string();
         slots.push(match sections.find(&mid, &kind)? {
-            Some(media) => slot(&mid, media, &mut agreed)?,
-            None => SlotAnswer::default(),
+            Some(media) if receives(media) => slot(&mid, media, &mut agreed)?,
+            _ => SlotAnswer::default(),
         });
     }
     let video_slots = slots.split_off(offered.audio);
@@ -304,9 +307,6 @@ fn rids(media: &Media) -> Result<Vec<String>, AnswerError> {
 }
 
 fn slot(mid: &str, media: &Media, agreed: &mut Agreed) -> Result<SlotAnswer, AnswerError> {
-    if media.rejected() || !media.direction().receives() {
-        return Ok(SlotAnswer::default());
-    }
     let (payload_types, _) = payload_types(mid, media)?;
     Ok(SlotAnswer {
         accepted: true,

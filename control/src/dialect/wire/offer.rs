@@ -114,7 +114,8 @@ pub fn offer(parameters: &OfferParameters<'_>) -> String {
     let mids = [AUDIO_MID, VIDEO_MID, DATA_MID].into_iter().map(str::to_owned);
     let mids = mids.chain((1..=slots).map(|at| at.to_string())).collect();
     description.attributes = vec![
-        Attribute::Tool(parameters.tool.to_owned()),
+        // From the configuration: more than one line would be lines of the description.
+        Attribute::Tool(parameters.tool.lines().next().unwrap_or_default().to_owned()),
         Attribute::ExtmapAllowMixed,
         Attribute::IceOptions(vec!["trickle".to_owned()]),
         Attribute::Group(Group { semantics: "BUNDLE".to_owned(), mids }),
@@ -180,8 +181,8 @@ fn audio_in(parameters: &OfferParameters<'_>) -> Media {
 
 fn video_in(parameters: &OfferParameters<'_>) -> Media {
     let mut media = video(parameters, VIDEO_MID, Direction::RecvOnly, &[2, 3, 4, 5, 11]);
-    // Nothing is sent on this section. Without an msid of its own Chromium takes the msids of the slots' SSRCs for
-    // those of a peer that knows nothing else, and answers without layers.
+    // Nothing is sent here. Without an msid beside the ones of the slots' SSRCs some builds of Chromium answer without
+    // layers; 156 does not need it.
     media.attributes.push(Attribute::Msid(Msid { stream: "-".to_owned(), track: Some("vtrack".to_owned()) }));
     if parameters.simulcast {
         for id in [LOW_RID, HIGH_RID] {
