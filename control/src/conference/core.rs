@@ -1,7 +1,7 @@
 //! The state machine of one conference. Every event makes at most one transaction of the forwarder's table.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_table::{Change, Entry, EntryKind, Hears, Name, Table};
 
@@ -19,11 +19,19 @@ pub struct ConferenceLimits {
     /// Member numbers there are, at most [`Hears::MEMBERS`]. Numbers of those who left are only used again when all
     /// others were, so many more of them than participants save table changes.
     pub members: u16,
+    /// How long new agreements wait for more before legs are told of them: in a large conference everyone agrees to
+    /// everyone at about the same time. What ends is told at once.
+    pub settle: Duration,
 }
 
 impl Default for ConferenceLimits {
     fn default() -> Self {
-        ConferenceLimits { participants: 5_000, audio_slots: 5, members: Hears::MEMBERS }
+        ConferenceLimits {
+            participants: 5_000,
+            audio_slots: 5,
+            members: Hears::MEMBERS,
+            settle: Duration::from_millis(5),
+        }
     }
 }
 
@@ -43,6 +51,9 @@ pub struct Conference {
     subscribers: HashMap<ParticipantId, BTreeSet<(ParticipantId, usize)>>,
     deadlines: BTreeSet<(Instant, ParticipantId)>,
     connected: usize,
+    /// Legs that are to be told of new agreements, and when.
+    unsettled: BTreeSet<ParticipantId>,
+    settles: Option<Instant>,
     /// Group the audio streams compete in, and the sources that carry the loudest.
     group: Name,
     sources: Vec<Name>,
@@ -63,6 +74,8 @@ impl Conference {
             subscribers: HashMap::new(),
             deadlines: BTreeSet::new(),
             connected: 0,
+            unsettled: BTreeSet::new(),
+            settles: None,
             group: name(&format!("c{id}/a")),
             sources: (0..limits.audio_slots).map(|at| name(&format!("c{id}/a{at}"))).collect(),
             ledger: Ledger::default(),
@@ -123,7 +136,8 @@ impl Conference {
 
     /// When [`Event::Tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let gone = self.deadlines.first().map(|(at, _)| *at);
+        [gone, self.settles].into_iter().flatten().min()
     }
 
     /// The rows the forwarder was told.
@@ -148,13 +162,16 @@ impl Conference {
             Event::Moved { participant, path } => self.moved(participant, *path),
             Event::Alive { participant, deadline } => self.alive(participant, deadline),
             Event::Authorise { participant, peers } => {
-                let agreed = self.authorise(participant, &peers);
+                let agreed = self.authorise(now, participant, &peers);
                 self.commit(actions);
                 actions.extend(agreed.into_iter().map(|peer| Action::Agreed(participant, peer)));
             }
             Event::Subscribe { participant, slots } => self.subscribe(participant, slots),
             Event::Leave { participant } => self.leave(participant),
             Event::Tick => {
+                if self.settles.is_some_and(|at| at <= now) {
+                    self.settle();
+                }
                 let mut gone = Vec::new();
                 while let Some((at, participant)) = self.deadlines.first().copied()
                     && at <= now
@@ -281,7 +298,7 @@ impl Conference {
     }
 
     /// Returns those it agrees with mutually now and did not before.
-    fn authorise(&mut self, participant: ParticipantId, peers: &[ParticipantId]) -> Vec<ParticipantId> {
+    fn authorise(&mut self, now: Instant, participant: ParticipantId, peers: &[ParticipantId]) -> Vec<ParticipantId> {
         let Some(member) = self.members.get(&participant) else { return Vec::new() };
         let number = member.number;
         let allows: Hears =
@@ -301,20 +318,29 @@ impl Conference {
             } else {
                 peer.hears.remove(number);
             }
-            affected.push((id, other));
+            affected.push((id, other, allows.contains(other)));
         }
         let Some(member) = self.members.get_mut(&participant) else { return agreed };
-        for (_, other) in &affected {
-            if allows.contains(*other) { member.hears.insert(*other) } else { member.hears.remove(*other) }
+        for (_, other, agreed) in &affected {
+            if *agreed { member.hears.insert(*other) } else { member.hears.remove(*other) }
         }
         member.allows = allows;
-        for (id, _) in &affected {
-            self.refresh_leg(*id);
+        let ended = affected.len() > agreed.len();
+        for (id, _, agreed) in &affected {
+            if self.limits.settle.is_zero() || !agreed {
+                self.refresh_leg(*id);
+            }
             self.refresh_pair(participant, *id);
             self.refresh_pair(*id, participant);
         }
-        if !affected.is_empty() {
+        if self.limits.settle.is_zero() || ended {
             self.refresh_leg(participant);
+        } else if !agreed.is_empty() {
+            self.unsettled.insert(participant);
+        }
+        if !self.limits.settle.is_zero() && !agreed.is_empty() {
+            self.unsettled.extend(&agreed);
+            self.settles.get_or_insert(now + self.limits.settle);
         }
         agreed
     }
@@ -366,6 +392,10 @@ impl Conference {
             other.allows.remove(member.number);
             other.hears.remove(member.number);
         }
+        self.unsettled.remove(&participant);
+        if self.unsettled.is_empty() {
+            self.settles = None;
+        }
         self.numbers[usize::from(member.number)] = None;
         self.stale.insert(member.number);
     }
@@ -388,6 +418,14 @@ impl Conference {
             for source in &self.sources {
                 self.ledger.remove(EntryKind::Source, source);
             }
+        }
+    }
+
+    /// Tells every leg of the agreements that waited.
+    fn settle(&mut self) {
+        self.settles = None;
+        for participant in std::mem::take(&mut self.unsettled) {
+            self.refresh_leg(participant);
         }
     }
 

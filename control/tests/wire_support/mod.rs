@@ -80,6 +80,12 @@ pub struct World {
     pub random: Seeded,
     pub drained: usize,
     pub transactions: usize,
+    /// Changes of all of them.
+    pub changes: usize,
+    /// Time the dialect itself took; only ever printed.
+    pub spent: Duration,
+    /// The part of it that requests took.
+    pub spent_on_requests: Duration,
     pub last: Option<ParticipantId>,
     requests: u64,
     ports: u16,
@@ -87,7 +93,10 @@ pub struct World {
 
 pub fn config() -> WireConfig {
     let fingerprint = Fingerprint { hash: HashFunction::Sha256, bytes: (0..32).collect() };
-    WireConfig::new("https://sft.example/", fingerprint, vec!["192.0.2.1:3478".parse().unwrap()])
+    let mut config = WireConfig::new("https://sft.example/", fingerprint, vec!["192.0.2.1:3478".parse().unwrap()]);
+    // Rows follow at once.
+    config.limits.conference.settle = Duration::ZERO;
+    config
 }
 
 pub fn endpoint() -> Change {
@@ -108,6 +117,9 @@ impl World {
             random: Seeded(7),
             drained: 0,
             transactions: 0,
+            changes: 0,
+            spent: Duration::ZERO,
+            spent_on_requests: Duration::ZERO,
             last: None,
             requests: 0,
             ports: 1_024,
@@ -117,7 +129,13 @@ impl World {
     /// Handles an event and does what follows; returns the reply if there was one.
     pub fn event(&mut self, event: Event) -> Option<Reply> {
         let mut actions = Vec::new();
+        let request = matches!(event, Event::Http { .. });
+        let start = Instant::now();
         self.wire.handle(self.now, self.wall, event, &mut self.random, &mut actions);
+        self.spent += start.elapsed();
+        if request {
+            self.spent_on_requests += start.elapsed();
+        }
         let mut reply = None;
         for action in actions {
             match action {
@@ -139,6 +157,7 @@ impl World {
                 Action::Table(changes) => {
                     assert!(!changes.is_empty());
                     self.transactions += 1;
+                    self.changes += changes.len();
                     if let Err(problems) = self.store.apply(&changes) {
                         panic!("{}\n{changes:#?}", problems[0]);
                     }

@@ -1,6 +1,8 @@
 //! One call of one client, from its CONFCONN on. Never decides anything.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use crate::dialect::Random;
 use crate::transport::Credentials;
 
 /// A user and a client of it, as they call themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) user: Arc<str>,
     pub(super) client: Arc<str>,
@@ -24,6 +26,49 @@ pub(super) struct User {
 impl User {
     pub(super) fn new(user: &str, client: &str) -> User {
         User { user: user.into(), client: client.into() }
+    }
+}
+
+/// The texts of a [`User`], so that one can be looked up without making one.
+pub(super) trait UserKey {
+    fn key(&self) -> (&str, &str);
+}
+
+impl UserKey for User {
+    fn key(&self) -> (&str, &str) {
+        (&self.user, &self.client)
+    }
+}
+
+impl UserKey for (&str, &str) {
+    fn key(&self) -> (&str, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn UserKey + 'a> for User {
+    fn borrow(&self) -> &(dyn UserKey + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn UserKey + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for dyn UserKey + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for dyn UserKey + '_ {}
+
+impl Hash for User {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 

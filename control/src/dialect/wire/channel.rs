@@ -55,7 +55,7 @@ impl Wire {
     }
 
     /// Keeps a client's properties and tells everyone it exchanges media with, unless they know them.
-    fn propsync(&mut self, turn: &mut Turn<'_>, room: &Arc<str>, participant: ParticipantId, message: Message) {
+    fn propsync(&mut self, turn: &mut Turn<'_>, room: &Arc<str>, participant: ParticipantId, message: Message<'_>) {
         let Some(properties) = message.props.0 else { return self.counters.count(Reason::MessageMalformed) };
         let (Some(state), Some(call)) = (self.rooms.get_mut(room), self.calls.get_mut(&participant)) else { return };
         if properties == call.properties {
@@ -76,10 +76,10 @@ impl Wire {
     }
 
     /// Those of a client's list that it agrees to and that are who it thinks they are.
-    fn agreed_to(&self, room: &Arc<str>, list: &[Participant]) -> Vec<ParticipantId> {
+    fn agreed_to(&self, room: &Arc<str>, list: &[Participant<'_>]) -> Vec<ParticipantId> {
         let Some(state) = self.rooms.get(room) else { return Vec::new() };
         let meant = list.iter().filter(|entry| entry.authorized.0).filter_map(|entry| {
-            let user = User::new(entry.userid.as_str()?, entry.clientid.as_str().unwrap_or("_"));
+            let user = (entry.userid.0.as_deref()?, entry.clientid.0.as_deref().unwrap_or("_"));
             let id = state.listed(&user, &self.calls)?;
             let call = self.calls.get(&id)?;
             let same = |told: Option<u64>, ours: u32| told.is_none_or(|told| told == u64::from(ours));
@@ -89,7 +89,7 @@ impl Wire {
         meant.collect()
     }
 
-    fn confstreams(&mut self, turn: &mut Turn<'_>, participant: ParticipantId, message: &Message) {
+    fn confstreams(&mut self, turn: &mut Turn<'_>, participant: ParticipantId, message: &Message<'_>) {
         let Some(call) = self.calls.get_mut(&participant) else { return };
         let list = match (message.mode.as_str(), &message.streams.0) {
             (None | Some("list"), Some(list)) => list,

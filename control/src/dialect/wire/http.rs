@@ -138,7 +138,7 @@ impl Wire {
         turn: &mut Turn<'_>,
         convid: &str,
         user: User,
-        message: &Message,
+        message: &Message<'_>,
         client: IpAddr,
     ) -> Result<String, Refused> {
         let room = self.rooms.get_key_value(convid).map(|(key, room)| (key.clone(), room));
@@ -173,7 +173,7 @@ impl Wire {
     fn admit(
         &self,
         turn: &Turn<'_>,
-        message: &Message,
+        message: &Message<'_>,
         exists: bool,
         returning: bool,
     ) -> Result<Option<String>, (Reason, ConnStatus)> {
@@ -200,7 +200,7 @@ impl Wire {
         turn: &mut Turn<'_>,
         key: Arc<str>,
         user: User,
-        message: &Message,
+        message: &Message<'_>,
         client: IpAddr,
         origin: Origin,
     ) -> String {
@@ -259,7 +259,13 @@ impl Wire {
     }
 
     /// A client answered an offer.
-    fn setup(&mut self, turn: &mut Turn<'_>, convid: &str, user: &User, message: &Message) -> Result<String, Refused> {
+    fn setup(
+        &mut self,
+        turn: &mut Turn<'_>,
+        convid: &str,
+        user: &User,
+        message: &Message<'_>,
+    ) -> Result<String, Refused> {
         let newest = self.rooms.get(convid).and_then(|room| room.users.get(user)).and_then(|ids| ids.last()).copied();
         let accepted = reply::confconn(convid, ConnStatus::Ok);
         let (participant, call) = match newest.and_then(|id| Some((id, self.calls.get_mut(&id)?))) {

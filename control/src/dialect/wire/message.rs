@@ -1,6 +1,7 @@
 //! Messages of clients, read tolerantly: unknown fields do not count, numbers and flags may be strings, and a field of
 //! another type counts as missing. Only the envelope is strict. Never written here; [`super::reply`] does that.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -14,7 +15,7 @@ const MAX_ID: usize = 127;
 
 /// A client's message: the envelope and every field any type of it may have.
 #[derive(Debug, Deserialize)]
-pub(super) struct Message {
+pub(super) struct Message<'a> {
     version: String,
     #[serde(rename = "type")]
     pub(super) kind: String,
@@ -49,19 +50,19 @@ pub(super) struct Message {
     pub(super) sft_tuple: Text,
     #[serde(default)]
     pub(super) mode: Text,
-    #[serde(default)]
-    pub(super) participants: List<Participant>,
+    #[serde(default, borrow)]
+    pub(super) participants: List<Participant<'a>>,
     #[serde(default)]
     pub(super) streams: List<Stream>,
 }
 
 /// An entry of a client's list of participants.
 #[derive(Debug, Deserialize)]
-pub(super) struct Participant {
-    #[serde(default)]
-    pub(super) userid: Text,
-    #[serde(default)]
-    pub(super) clientid: Text,
+pub(super) struct Participant<'a> {
+    #[serde(default, borrow)]
+    pub(super) userid: Word<'a>,
+    #[serde(default, borrow)]
+    pub(super) clientid: Word<'a>,
     #[serde(default)]
     pub(super) authorized: Flag,
     #[serde(default)]
@@ -95,10 +96,10 @@ pub(super) enum MessageError {
     Id(&'static str),
 }
 
-impl Message {
+impl<'a> Message<'a> {
     /// Reads a message and checks its envelope.
-    pub(super) fn read(bytes: &[u8]) -> Result<Message, MessageError> {
-        let message: Message = serde_json::from_slice(bytes)?;
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Message<'a>, MessageError> {
+        let message: Message<'a> = serde_json::from_slice(bytes)?;
         if message.version != VERSION {
             return Err(MessageError::Version(message.version.chars().take(16).collect()));
         }
@@ -132,6 +133,10 @@ impl Text {
     }
 }
 
+/// A text where there are many, not copied unless it has escapes; missing if it is anything else.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Word<'a>(pub(super) Option<Cow<'a, str>>);
+
 /// A number or a text that is one; missing if it is anything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Int(pub(super) Option<u64>);
@@ -155,47 +160,50 @@ impl<T> Default for List<T> {
 pub(super) struct Properties(pub(super) Option<Map<String, Value>>);
 
 /// Any value, as far as it can be a text, a number or a flag.
-enum Scalar {
-    Text(String),
+enum Scalar<'a> {
+    Text(Cow<'a, str>),
     Number(u64),
     Flag(bool),
     Other,
 }
 
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
+impl<'de> Deserialize<'de> for Scalar<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar<'de>, D::Error> {
         struct Any;
         impl<'de> Visitor<'de> for Any {
-            type Value = Scalar;
+            type Value = Scalar<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("any value")
             }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Scalar, E> {
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Flag(value))
             }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Scalar, E> {
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Number(value))
             }
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Scalar, E> {
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Other)
             }
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Scalar, E> {
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Other)
             }
-            fn visit_unit<E: de::Error>(self) -> Result<Scalar, E> {
+            fn visit_unit<E: de::Error>(self) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Other)
             }
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Scalar, E> {
-                Ok(Scalar::Text(value.to_owned()))
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Scalar<'de>, E> {
+                Ok(Scalar::Text(Cow::Owned(value.to_owned())))
             }
-            fn visit_string<E: de::Error>(self, value: String) -> Result<Scalar, E> {
-                Ok(Scalar::Text(value))
+            fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Scalar<'de>, E> {
+                Ok(Scalar::Text(Cow::Borrowed(value)))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
+            fn visit_string<E: de::Error>(self, value: String) -> Result<Scalar<'de>, E> {
+                Ok(Scalar::Text(Cow::Owned(value)))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar<'de>, A::Error> {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(Scalar::Other)
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(Scalar::Other)
             }
@@ -207,6 +215,15 @@ impl<'de> Deserialize<'de> for Scalar {
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
         Ok(Text(match Scalar::deserialize(deserializer)? {
+            Scalar::Text(text) => Some(text.into_owned()),
+            _ => None,
+        }))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Word<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Word<'a>, D::Error> {
+        Ok(Word(match Scalar::deserialize(deserializer)? {
             Scalar::Text(text) => Some(text),
             _ => None,
         }))

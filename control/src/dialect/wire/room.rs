@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sluice_table::Ssrc;
 
-use super::call::{Call, User};
+use super::call::{Call, User, UserKey};
 use super::config::WireLimits;
 use super::reply::{self, ListHead};
 use crate::conference::{Conference, ParticipantId};
@@ -79,7 +79,7 @@ impl Room {
     }
 
     /// The listed call of a user.
-    pub(super) fn listed(&self, user: &User, calls: &HashMap<ParticipantId, Call>) -> Option<ParticipantId> {
+    pub(super) fn listed(&self, user: &dyn UserKey, calls: &HashMap<ParticipantId, Call>) -> Option<ParticipantId> {
         let ids = self.users.get(user)?;
         ids.iter().copied().find(|id| calls.get(id).is_some_and(|call| call.place.is_some()))
     }
