@@ -1,5 +1,7 @@
 //! Conferences under random event orders: the table stays valid, and nobody gets what is not for them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Calls of scripted clients, from CONFCONN to HANGUP.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod wire_support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Many join at once: what it costs in messages, bytes and rows. Times are printed, never asserted.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod wire_support;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_table::{Change, Entry, EntryKind, Hears, Name, Table};
 
+use super::agreement::bits;
 use super::ledger::Ledger;
 use super::member::{Member, Names, name};
 use super::{Action, Connection, Description, Event, ParticipantId, Path, Refusal, Subscription, rows};
@@ -39,8 +40,8 @@ impl Default for ConferenceLimits {
 #[derive(Debug)]
 pub struct Conference {
     id: u64,
-    limits: ConferenceLimits,
-    members: BTreeMap<ParticipantId, Member>,
+    pub(super) limits: ConferenceLimits,
+    pub(super) members: BTreeMap<ParticipantId, Member>,
     /// Who has which member number.
     numbers: Vec<Option<ParticipantId>>,
     /// Numbers of those who left that may still be set in rows the forwarder was told.
@@ -52,8 +53,8 @@ pub struct Conference {
     deadlines: BTreeSet<(Instant, ParticipantId)>,
     connected: usize,
     /// Legs that are to be told of new agreements, and when.
-    unsettled: BTreeSet<ParticipantId>,
-    settles: Option<Instant>,
+    pub(super) unsettled: BTreeSet<ParticipantId>,
+    pub(super) settles: Option<Instant>,
     /// Group the audio streams compete in, and the sources that carry the loudest.
     group: Name,
     sources: Vec<Name>,
@@ -193,7 +194,7 @@ impl Conference {
         }
     }
 
-    fn holder(&self, number: u16) -> Option<ParticipantId> {
+    pub(super) fn holder(&self, number: u16) -> Option<ParticipantId> {
         self.numbers.get(usize::from(number)).copied().flatten()
     }
 
@@ -297,54 +298,6 @@ impl Conference {
         self.deadlines.insert((deadline, participant));
     }
 
-    /// Returns those it agrees with mutually now and did not before.
-    fn authorise(&mut self, now: Instant, participant: ParticipantId, peers: &[ParticipantId]) -> Vec<ParticipantId> {
-        let Some(member) = self.members.get(&participant) else { return Vec::new() };
-        let number = member.number;
-        let allows: Hears =
-            peers.iter().filter(|p| **p != participant).filter_map(|p| self.members.get(p)).map(|m| m.number).collect();
-        let changed: Vec<u16> = differing(&member.allows, &allows).collect();
-        let mut agreed = Vec::new();
-        let mut affected = Vec::new();
-        for other in changed {
-            let Some(id) = self.holder(other) else { continue };
-            let Some(peer) = self.members.get_mut(&id) else { continue };
-            if !peer.allows.contains(number) {
-                continue;
-            }
-            if allows.contains(other) {
-                peer.hears.insert(number);
-                agreed.push(id);
-            } else {
-                peer.hears.remove(number);
-            }
-            affected.push((id, other, allows.contains(other)));
-        }
-        let Some(member) = self.members.get_mut(&participant) else { return agreed };
-        for (_, other, agreed) in &affected {
-            if *agreed { member.hears.insert(*other) } else { member.hears.remove(*other) }
-        }
-        member.allows = allows;
-        let ended = affected.len() > agreed.len();
-        for (id, _, agreed) in &affected {
-            if self.limits.settle.is_zero() || !agreed {
-                self.refresh_leg(*id);
-            }
-            self.refresh_pair(participant, *id);
-            self.refresh_pair(*id, participant);
-        }
-        if self.limits.settle.is_zero() || ended {
-            self.refresh_leg(participant);
-        } else if !agreed.is_empty() {
-            self.unsettled.insert(participant);
-        }
-        if !self.limits.settle.is_zero() && !agreed.is_empty() {
-            self.unsettled.extend(&agreed);
-            self.settles.get_or_insert(now + self.limits.settle);
-        }
-        agreed
-    }
-
     fn subscribe(&mut self, participant: ParticipantId, mut slots: Vec<Option<Subscription>>) {
         let Some(member) = self.members.get_mut(&participant) else { return };
         slots.resize(member.wants.len(), None);
@@ -421,15 +374,7 @@ impl Conference {
         }
     }
 
-    /// Tells every leg of the agreements that waited.
-    fn settle(&mut self) {
-        self.settles = None;
-        for participant in std::mem::take(&mut self.unsettled) {
-            self.refresh_leg(participant);
-        }
-    }
-
-    fn refresh_leg(&mut self, participant: ParticipantId) {
+    pub(super) fn refresh_leg(&mut self, participant: ParticipantId) {
         let Some(member) = self.members.get(&participant) else { return };
         if let Some(row) = rows::leg(member) {
             self.ledger.put(&member.names.leg, row);
@@ -437,7 +382,7 @@ impl Conference {
     }
 
     /// Slots of one that want the other's picture.
-    fn refresh_pair(&mut self, subscriber: ParticipantId, publisher: ParticipantId) {
+    pub(super) fn refresh_pair(&mut self, subscriber: ParticipantId, publisher: ParticipantId) {
         let Some(slots) = self.subscribers.get(&publisher) else { return };
         let range = (subscriber, 0)..=(subscriber, usize::MAX);
         for slot in slots.range(range).map(|(_, slot)| *slot).collect::<Vec<_>>() {
@@ -460,26 +405,4 @@ impl Conference {
             None => self.ledger.remove(EntryKind::Egress, &name),
         }
     }
-}
-
-/// Members set in exactly one of two sets.
-fn differing<'a>(one: &'a Hears, other: &'a Hears) -> impl Iterator<Item = u16> + 'a {
-    let words = one.words().len().max(other.words().len());
-    let word = |set: &Hears, at: usize| set.words().get(at).copied().unwrap_or(0);
-    (0..words).flat_map(move |at| set_bits(at, word(one, at) ^ word(other, at)))
-}
-
-fn bits(set: &Hears) -> impl Iterator<Item = u16> + '_ {
-    set.words().iter().enumerate().flat_map(|(at, word)| set_bits(at, *word))
-}
-
-fn set_bits(at: usize, mut word: u64) -> impl Iterator<Item = u16> {
-    std::iter::from_fn(move || {
-        if word == 0 {
-            return None;
-        }
-        let bit = word.trailing_zeros();
-        word &= word - 1;
-        Some((at * 64) as u16 + bit as u16)
-    })
 }

@@ -1,6 +1,12 @@
 //! A dialect, the table it programs and scripted clients, without sockets, clocks or real randomness.
 
-#![allow(dead_code, unreachable_pub, missing_debug_implementations, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    reason = "each test binary uses its part"
+)]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
