@@ -8,11 +8,13 @@
 
 import { spawnSync } from 'node:child_process';
 
-export const NET = 'sluice-wire-net';
-export const NODE = 'sluice-wire-m';
+// Another prefix lets a second run go on beside a first one.
+const PREFIX = process.env.SLUICE_WIRE_PREFIX ?? 'sluice-wire';
+export const NET = `${PREFIX}-net`;
+export const NODE = `${PREFIX}-m`;
 export const NODE_DEVICE = 'media0';
 export const NODE_ADDRESS = '10.78.0.1';
-const CLIENT = 'sluice-wire-c';
+const CLIENT = `${PREFIX}-c`;
 
 export const clientNamespace = number => `${CLIENT}${number}`;
 export const clientAddress = number => `10.78.0.${20 + number}`;

@@ -117,7 +117,7 @@ export class Service {
   }
 
   #command(...args) {
-    const line = [path.join(binaries(), 'sluice'), '--socket', this.socket, ...args];
+    const line = [path.join(binaries(), 'sluice'), '--socket', this.socket, '--control', this.adminSocket, ...args];
     const full = this.options.namespace ? inside(this.options.namespace, ...line) : line;
     return spawnSync(full[0], full.slice(1), { encoding: 'utf8', timeout: 20_000 });
   }
