@@ -2,7 +2,7 @@
 //! who refers to whom and who uses which wire identity. Never validates by rules of its own; it hands the rows
 //! that a transaction can affect to [`Table::validate`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::SocketAddr;
 
@@ -49,6 +49,21 @@ pub struct Store {
     referrers: HashMap<Target, BTreeSet<Row>>,
 }
 
+/// Rows as they were before changes were applied.
+#[derive(Debug)]
+pub struct Undo(Vec<(Row, Option<Entry>)>);
+
+impl Undo {
+    /// Each row that was touched, as it was before; `None` if there was none.
+    pub fn rows(&self) -> BTreeMap<(EntryKind, &Name), Option<&Entry>> {
+        let mut rows = BTreeMap::new();
+        for ((kind, name), entry) in &self.0 {
+            rows.entry((*kind, name)).or_insert(entry.as_ref());
+        }
+        rows
+    }
+}
+
 impl Store {
     /// An empty table.
     pub fn new() -> Store {
@@ -60,9 +75,27 @@ impl Store {
         &self.table
     }
 
+    /// Rows that refer to a row, by kind and name. Nothing refers to an egress stream.
+    pub fn referrers(&self, kind: EntryKind, name: &Name) -> impl Iterator<Item = (EntryKind, &Name)> {
+        let referrers = self.referrers.get(&target(&(kind, name.clone()))).filter(|_| kind != EntryKind::Egress);
+        referrers.into_iter().flatten().map(|(kind, name)| (*kind, name))
+    }
+
+    /// Takes back what [`apply_undoable`](Self::apply_undoable) did, if nothing was applied since.
+    pub fn revert(&mut self, undo: Undo) {
+        for (row, entry) in undo.0.into_iter().rev() {
+            self.set(&row, entry);
+        }
+    }
+
     /// Applies changes in order, all or nothing. Agrees with [`Table::apply`] on what is valid; of an invalid
     /// transaction it reports what is wrong with the rows touched and those that depend on them.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), Vec<Problem>> {
+        self.apply_undoable(changes).map(drop)
+    }
+
+    /// As [`apply`](Self::apply); gives what the rows were before.
+    pub fn apply_undoable(&mut self, changes: &[Change]) -> Result<Undo, Vec<Problem>> {
         let mut undo: Vec<(Row, Option<Entry>)> = Vec::with_capacity(changes.len());
         let mut problems = Vec::new();
         let mut touched = BTreeSet::new();
@@ -96,11 +129,9 @@ impl Store {
             problems = self.check(touched, &replaced, &undo);
         }
         if problems.is_empty() {
-            return Ok(());
+            return Ok(Undo(undo));
         }
-        for (row, entry) in undo.into_iter().rev() {
-            self.set(&row, entry);
-        }
+        self.revert(Undo(undo));
         Err(problems)
     }
 
