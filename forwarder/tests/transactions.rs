@@ -76,8 +76,8 @@ fn measure(local: &mut Local) -> Duration {
     let mut least = Duration::MAX;
     for _ in 0..50 {
         let started = Instant::now();
-        local.transact(&join(LEGS + 5)).unwrap();
-        local.transact(&leave(LEGS + 5)).unwrap();
+        local.transact(join(LEGS + 5)).unwrap();
+        local.transact(leave(LEGS + 5)).unwrap();
         least = least.min(started.elapsed());
     }
     least
@@ -96,11 +96,11 @@ fn one_more_leg_costs_what_it_cost_the_first_time() {
         cells: 64,
     };
     let mut local = Local::new(ProviderKind::Portable, 1, capacity).unwrap();
-    local.transact(&base()).unwrap();
+    local.transact(base()).unwrap();
     let empty = measure(&mut local);
     let started = Instant::now();
     for n in 0..LEGS {
-        local.transact(&join(n)).unwrap();
+        local.transact(join(n)).unwrap();
     }
     let joined = started.elapsed();
     let full = measure(&mut local);
@@ -109,7 +109,7 @@ fn one_more_leg_costs_what_it_cost_the_first_time() {
     assert!(full < empty * 10, "{empty:?} in an empty table, {full:?} beside {LEGS} legs");
     assert_eq!(local.planner.table().egress.len(), (LEGS * STREAMS) as usize);
     for n in 0..LEGS {
-        local.transact(&leave(n)).unwrap();
+        local.transact(leave(n)).unwrap();
     }
     let used: Vec<(&str, usize)> = local.planner.pools().into_iter().map(|(what, used, _)| (what, used)).collect();
     assert!(used.iter().all(|(what, used)| matches!(*what, "endpoints" | "lists") || *used == 0), "{used:?}");
@@ -122,14 +122,14 @@ fn a_refused_transaction_changes_nothing() {
     let capacity =
         Capacity { endpoints: 1, legs: 8, tuples: 8, ingress: 8, learned: 0, egress: 20, lists: 1_000, cells: 64 };
     let mut local = Local::new(ProviderKind::Portable, 1, capacity).unwrap();
-    local.transact(&base()).unwrap();
-    local.transact(&join(1)).unwrap();
+    local.transact(base()).unwrap();
+    local.transact(join(1)).unwrap();
     let before = local.planner.table().clone();
     let generation = local.planner.generation();
-    assert!(local.transact(&join(2)).is_err(), "no room for 14 more streams");
-    assert!(local.transact(&[Change::Remove(EntryKind::Leg, name("leg1"))]).is_err());
+    assert!(local.transact(join(2)).is_err(), "no room for 14 more streams");
+    assert!(local.transact(vec![Change::Remove(EntryKind::Leg, name("leg1"))]).is_err());
     assert_eq!(local.planner.table(), &before);
     assert_eq!(local.planner.generation(), generation);
-    local.transact(&leave(1)).unwrap();
-    local.transact(&join(2)).unwrap();
+    local.transact(leave(1)).unwrap();
+    local.transact(join(2)).unwrap();
 }

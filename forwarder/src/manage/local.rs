@@ -101,7 +101,7 @@ impl<I: Indexes, R: Routes> Local<I, R> {
     }
 
     /// Applies changes to the table of all workers.
-    pub fn transact(&mut self, changes: &[Change]) -> Result<(), Refused> {
+    pub fn transact(&mut self, changes: Vec<Change>) -> Result<(), Refused> {
         let plan = self.with_deps(|planner, deps| planner.transact(changes, deps))?;
         self.selection.follow(&plan.changes);
         self.carry_out(plan);

@@ -197,7 +197,7 @@ impl Manager {
                     let detail = format!("transaction {id} was other changes before");
                     return Err(Refused::new(Refusal::TransactionId, detail, "use a new id"));
                 }
-                let generation = self.commit(&changes)?.0;
+                let generation = self.commit(changes, false)?.0;
                 self.transactions.insert(id, (digest, generation));
                 while self.transactions.len() > REMEMBERED {
                     self.transactions.pop_first();
@@ -226,16 +226,17 @@ impl Manager {
         let views = self.planner.table().describe(&changes);
         let mut generation = self.planner.generation().0;
         if !dry_run && !changes.is_empty() {
-            generation = self.commit(&changes)?.0;
+            generation = self.commit(changes, true)?.0;
         }
         Ok(Response::Applied { generation, changes: views })
     }
 
-    /// Opens endpoints, plans, carries out, closes endpoints. On refusal the running table stays.
-    fn commit(&mut self, changes: &[Change]) -> Result<Generation, Refused> {
+    /// Opens endpoints, plans, carries out, closes endpoints. On refusal the running table stays. `valid` says that the
+    /// table the changes lead to was validated.
+    fn commit(&mut self, changes: Vec<Change>, valid: bool) -> Result<Generation, Refused> {
         let before = self.planner.table().endpoints.clone();
         let mut opened = Vec::new();
-        for (name, endpoint) in &self.endpoints_after(changes)? {
+        for (name, endpoint) in &self.endpoints_after(&changes)? {
             if before.get(name) == Some(endpoint) {
                 continue;
             }
@@ -245,7 +246,13 @@ impl Manager {
             }
             opened.push(name.clone());
         }
-        match self.with_deps(|planner, deps| planner.transact(changes, deps)) {
+        let made =
+            self.with_deps(
+                |planner, deps| {
+                    if valid { planner.transact_valid(changes, deps) } else { planner.transact(changes, deps) }
+                },
+            );
+        match made {
             Ok(plan) => {
                 let generation = plan.generation;
                 self.selection.follow(&plan.changes);

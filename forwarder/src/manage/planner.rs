@@ -9,7 +9,7 @@ use sluice_srtp::Ssrc;
 use sluice_srtp::key::{KeyId, SessionKeys};
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
-use sluice_table::{Change, Name, Store, Table};
+use sluice_table::{Change, Name, Store, Table, Undo};
 
 use super::ice::IcePlan;
 use super::indexes::Indexes;
@@ -295,14 +295,29 @@ impl Planner {
     pub fn plan<C: Provider>(&mut self, next: Table, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
         next.validate().map_err(Refused::invalid)?;
         let changes = self.table().diff(&next);
-        self.transact(&changes, deps)
+        self.transact_valid(changes, deps)
+    }
+
+    /// As [`transact`](Self::transact), for changes that lead to a table which was validated whole.
+    pub fn transact_valid<C: Provider>(
+        &mut self,
+        changes: Vec<Change>,
+        deps: &mut Deps<'_, C>,
+    ) -> Result<Plan, Refused> {
+        let undo = self.store.apply_valid(&changes).map_err(Refused::invalid)?;
+        self.make(changes, undo, deps)
     }
 
     /// Applies changes to the table, all or nothing, and gives the commands that do it. Costs what changes, not what
     /// there is.
-    pub fn transact<C: Provider>(&mut self, changes: &[Change], deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
-        let undo = self.store.apply_undoable(changes).map_err(Refused::invalid)?;
-        let (changes, before) = Touched::effective(&undo, self.store.table());
+    pub fn transact<C: Provider>(&mut self, changes: Vec<Change>, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
+        let undo = self.store.apply_undoable(&changes).map_err(Refused::invalid)?;
+        self.make(changes, undo, deps)
+    }
+
+    /// The plan for changes that the store holds already; takes them back if it cannot be made.
+    fn make<C: Provider>(&mut self, changes: Vec<Change>, undo: Undo, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
+        let (changes, before) = Touched::effective(&undo, self.store.table(), changes);
         let mut touched = Touched::of(&changes, before, &self.store, self);
         let store = std::mem::take(&mut self.store);
         let checked = self.check(&store, &touched, deps.indexes);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use sluice_srtp::key::KeyId;
-use sluice_table::{Change, Entry, EntryKind, Name, Store, Table};
+use sluice_table::{Change, EntryKind, Name, Store, Table, Undo};
 
 use super::Planner;
 use crate::engine::index_store::IndexHandle;
@@ -95,26 +95,23 @@ impl Touched {
     }
 
     /// Rows of one change each, from what the rows were before; what did not change is left out.
-    pub(super) fn effective(undo: &sluice_table::Undo, next: &Table) -> (Vec<Change>, Table) {
-        let (mut changes, mut before) = (Vec::new(), Table::default());
-        for ((kind, name), was) in undo.rows() {
-            let is = next.get(kind, name);
-            if is.as_ref() == was {
-                continue;
+    pub(super) fn effective(undo: &Undo, next: &Table, mut changes: Vec<Change>) -> (Vec<Change>, Table) {
+        let mut before = Table::default();
+        let mut rows = undo.rows();
+        // The last change of a row is what it became.
+        changes.reverse();
+        changes.retain(|change| {
+            let (kind, name) = change.row();
+            let Some(was) = rows.get_mut(&kind).and_then(|rows| rows.remove(name)) else { return false };
+            if next.get(kind, name).as_ref() == was {
+                return false;
             }
-            changes.push(match (was, is) {
-                (Some(Entry::Source(old)), Some(Entry::Source(new)))
-                    if *old == (sluice_table::Source { input: old.input.clone(), ..new.clone() }) =>
-                {
-                    Change::Switch { source: name.clone(), input: new.input }
-                }
-                (_, Some(new)) => Change::Put(name.clone(), new),
-                (_, None) => Change::Remove(kind, name.clone()),
-            });
             if let Some(was) = was {
                 before.put(name.clone(), was.clone());
             }
-        }
+            true
+        });
+        changes.reverse();
         (changes, before)
     }
 }
