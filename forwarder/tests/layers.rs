@@ -124,7 +124,9 @@ fn every_receiver_gets_one_layer_as_the_model_says() {
                 let key_frame = random.below(12) == 0;
                 let payload = [layer as u8, round as u8, (round >> 8) as u8];
                 send(&mut world, &mut cameras[layer], if key_frame { KEY } else { DELTA }, &payload);
-                models.iter_mut().for_each(|model| model.offer(layer, key_frame, now, &payload));
+                for model in &mut models {
+                    model.offer(layer, key_frame, now, &payload);
+                }
             }
             asks.push(wanted(&mut world));
             if random.below(100) == 0 {

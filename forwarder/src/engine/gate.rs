@@ -176,8 +176,7 @@ mod tests {
 
     #[test]
     fn the_wish_then_lower_then_higher() {
-        let mut gate = Gate::default();
-        gate.offered = [0, 10, 0, 10];
+        let mut gate = Gate { offered: [0, 10, 0, 10], ..Gate::default() };
         for (wish, target) in [(None, 3), (Some(3), 3), (Some(2), 1), (Some(1), 1), (Some(0), 1)] {
             gate.bind(0, wish);
             assert_eq!(gate.target(20), Some(target), "{wish:?}");

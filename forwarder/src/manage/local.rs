@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use sluice_srtp::provider::{AnyProvider, Provider, ProviderError, ProviderKind};
 use sluice_table::protocol::Refused;
-use sluice_table::{Endpoint, LegKind, Limits, Name, Remote, Table};
+use sluice_table::{Change, Endpoint, LegKind, Limits, Name, Remote, Table};
 
 use super::indexes::Indexes;
 use super::planner::{Deps, Plan, Planner, PlannerConfig};
@@ -82,6 +82,10 @@ impl<I: Indexes, R: Routes> Local<I, R> {
 
     /// The plan for a table, not carried out yet.
     pub fn plan(&mut self, table: Table) -> Result<Plan, Refused> {
+        self.with_deps(|planner, deps| planner.plan(table, deps))
+    }
+
+    fn with_deps<T>(&mut self, work: impl FnOnce(&mut Planner, &mut Deps<'_, AnyProvider>) -> T) -> T {
         let state = &mut self.random;
         let mut random = move || {
             *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -93,7 +97,15 @@ impl<I: Indexes, R: Routes> Local<I, R> {
             routes: &mut self.routes,
             random: &mut random,
         };
-        self.planner.plan(table, &mut deps)
+        work(&mut self.planner, &mut deps)
+    }
+
+    /// Applies changes to the table of all workers.
+    pub fn transact(&mut self, changes: Vec<Change>) -> Result<(), Refused> {
+        let plan = self.with_deps(|planner, deps| planner.transact(changes, deps))?;
+        self.selection.follow(&plan.changes);
+        self.carry_out(plan);
+        Ok(())
     }
 
     /// Makes `table` the table of all workers.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sluice_srtp::provider::AnyProvider;
 use sluice_table::protocol::{Event, EventRecord, PacketMessage, Refusal, Refused, Request, Response, Snapshot};
-use sluice_table::{Name, Remote, Table};
+use sluice_table::{Change, EntryKind, Name, Remote, Table};
 
 use super::endpoints::Endpoints;
 use super::indexes::Indexes;
@@ -68,6 +68,15 @@ pub(super) struct LearnedStream {
     pub ssrc: sluice_srtp::Ssrc,
 }
 
+/// What steering knows of a leg.
+#[derive(Clone, Debug)]
+struct Steered {
+    endpoint: Name,
+    tuples: Vec<SocketAddr>,
+    slot: u32,
+    learns: bool,
+}
+
 /// The management thread's state.
 pub struct Manager {
     pub(super) planner: Planner,
@@ -87,8 +96,9 @@ pub struct Manager {
     pub(super) packet_counts: PacketCounts,
     events: u64,
     transactions: BTreeMap<u64, (u64, u64)>,
-    /// What steering was last told: tuples by endpoint, and the slots of their legs.
-    steered: HashMap<(Name, SocketAddr), u32>,
+    /// What steering was last told, by leg.
+    steered: HashMap<Name, Steered>,
+    /// Endpoints at which legs still learn their address.
     learning: BTreeSet<Name>,
     /// Streams that learn rules made, by rule.
     pub(super) learned: BTreeMap<Name, LearnedStream>,
@@ -176,8 +186,8 @@ impl Manager {
 
     fn answer(&mut self, request: Request) -> Result<Response, Refused> {
         match request {
-            Request::Apply { table, dry_run } => self.apply(*table, dry_run),
-            Request::Clear => self.apply(Table::default(), false),
+            Request::Apply { table, dry_run } => self.apply(&table, dry_run),
+            Request::Clear => self.apply(&Table::default(), false),
             Request::Transaction { id, changes } => {
                 let digest = digest(&changes);
                 if let Some((known, generation)) = self.transactions.get(&id) {
@@ -187,9 +197,7 @@ impl Manager {
                     let detail = format!("transaction {id} was other changes before");
                     return Err(Refused::new(Refusal::TransactionId, detail, "use a new id"));
                 }
-                let mut next = self.planner.table().clone();
-                next.apply(&changes).map_err(Refused::invalid)?;
-                let generation = self.commit(next)?.0;
+                let generation = self.commit(changes, false)?.0;
                 self.transactions.insert(id, (digest, generation));
                 while self.transactions.len() > REMEMBERED {
                     self.transactions.pop_first();
@@ -212,22 +220,23 @@ impl Manager {
         }
     }
 
-    fn apply(&mut self, table: Table, dry_run: bool) -> Result<Response, Refused> {
+    fn apply(&mut self, table: &Table, dry_run: bool) -> Result<Response, Refused> {
         table.validate().map_err(Refused::invalid)?;
-        let changes = self.planner.table().diff(&table);
+        let changes = self.planner.table().diff(table);
         let views = self.planner.table().describe(&changes);
         let mut generation = self.planner.generation().0;
         if !dry_run && !changes.is_empty() {
-            generation = self.commit(table)?.0;
+            generation = self.commit(changes, true)?.0;
         }
         Ok(Response::Applied { generation, changes: views })
     }
 
-    /// Opens endpoints, plans, carries out, closes endpoints. On refusal the running table stays.
-    fn commit(&mut self, next: Table) -> Result<Generation, Refused> {
+    /// Opens endpoints, plans, carries out, closes endpoints. On refusal the running table stays. `valid` says that the
+    /// table the changes lead to was validated.
+    fn commit(&mut self, changes: Vec<Change>, valid: bool) -> Result<Generation, Refused> {
         let before = self.planner.table().endpoints.clone();
         let mut opened = Vec::new();
-        for (name, endpoint) in &next.endpoints {
+        for (name, endpoint) in &self.endpoints_after(&changes)? {
             if before.get(name) == Some(endpoint) {
                 continue;
             }
@@ -237,19 +246,28 @@ impl Manager {
             }
             opened.push(name.clone());
         }
-        match self.with_deps(|planner, deps| planner.plan(next, deps)) {
+        let made =
+            self.with_deps(
+                |planner, deps| {
+                    if valid { planner.transact_valid(changes, deps) } else { planner.transact(changes, deps) }
+                },
+            );
+        match made {
             Ok(plan) => {
                 let generation = plan.generation;
                 self.selection.follow(&plan.changes);
-                self.steer();
+                self.steer(&plan.legs);
+                let unlearns = plan.changes.iter().any(|change| change.row().0 == EntryKind::Learn);
                 self.carry_out(plan)?;
                 let gone: Vec<Name> =
                     before.keys().filter(|n| !self.planner.table().endpoints.contains_key(*n)).cloned().collect();
                 for name in gone {
                     self.endpoints.close(&name, &self.workers);
                 }
-                let table = self.planner.table();
-                self.learned.retain(|rule, _| table.learn.contains_key(rule));
+                if unlearns {
+                    let table = self.planner.table();
+                    self.learned.retain(|rule, _| table.learn.contains_key(rule));
+                }
                 self.publish(Event::TableChanged { generation: generation.0 });
                 Ok(generation)
             }
@@ -258,6 +276,16 @@ impl Manager {
                 Err(refusal)
             }
         }
+    }
+
+    /// The endpoints there will be. Changes that touch endpoints are rare, and are checked before any is opened.
+    fn endpoints_after(&self, changes: &[Change]) -> Result<BTreeMap<Name, sluice_table::Endpoint>, Refused> {
+        if changes.iter().all(|change| change.row().0 != EntryKind::Endpoint) {
+            return Ok(BTreeMap::new());
+        }
+        let mut next = self.planner.table().clone();
+        next.apply(changes).map_err(Refused::invalid)?;
+        Ok(next.endpoints)
     }
 
     fn undo(&mut self, opened: &[Name], before: &BTreeMap<Name, sluice_table::Endpoint>) {
@@ -282,30 +310,46 @@ impl Manager {
         work(&mut self.planner, &mut deps)
     }
 
-    /// Tells the XDP programs which tuples are known and where legs still learn.
-    fn steer(&mut self) {
-        let table = self.planner.table();
-        let mut wanted = HashMap::new();
-        let mut learning = BTreeSet::new();
-        for (name, leg) in &table.legs {
-            let slot = self.planner.leg(name).map_or(0, |(_, slot)| slot);
-            wanted.extend(self.planner.tuples(name).map(|tuple| ((leg.endpoint.clone(), tuple), slot)));
-            if leg.remote == Remote::Learn && self.planner.remote(name).is_none() {
-                learning.insert(leg.endpoint.clone());
+    /// Tells the XDP programs which tuples of these legs are known and where legs still learn.
+    fn steer(&mut self, legs: &BTreeSet<Name>) {
+        let (mut former, mut wanted) = (HashMap::new(), HashMap::new());
+        let mut learners = false;
+        let tuples = |of: &Steered| {
+            let (endpoint, slot) = (of.endpoint.clone(), of.slot);
+            of.tuples.iter().map(move |tuple| ((endpoint.clone(), *tuple), slot)).collect::<Vec<_>>()
+        };
+        for name in legs {
+            if let Some(old) = self.steered.remove(name) {
+                learners |= old.learns;
+                former.extend(tuples(&old));
             }
+            let Some(leg) = self.planner.table().legs.get(name) else { continue };
+            let new = Steered {
+                endpoint: leg.endpoint.clone(),
+                tuples: self.planner.tuples(name).collect(),
+                slot: self.planner.leg(name).map_or(0, |(_, slot)| slot),
+                learns: leg.remote == Remote::Learn && self.planner.remote(name).is_none(),
+            };
+            learners |= new.learns;
+            wanted.extend(tuples(&new));
+            self.steered.insert(name.clone(), new);
         }
-        for tuple in self.steered.keys().filter(|tuple| !wanted.contains_key(*tuple)) {
+        for tuple in former.keys().filter(|tuple| !wanted.contains_key(*tuple)) {
             self.endpoints.dismiss(&tuple.0, tuple.1);
         }
         for (tuple, slot) in &wanted {
-            if self.steered.get(tuple) != Some(slot) {
+            if former.get(tuple) != Some(slot) {
                 self.endpoints.admit(&tuple.0, tuple.1, *slot);
             }
         }
-        for endpoint in self.learning.symmetric_difference(&learning) {
-            self.endpoints.accept_unknown(endpoint, learning.contains(endpoint));
+        if learners {
+            let learning: BTreeSet<Name> =
+                self.steered.values().filter(|leg| leg.learns).map(|leg| leg.endpoint.clone()).collect();
+            for endpoint in self.learning.symmetric_difference(&learning) {
+                self.endpoints.accept_unknown(endpoint, learning.contains(endpoint));
+            }
+            self.learning = learning;
         }
-        (self.steered, self.learning) = (wanted, learning);
     }
 
     /// Stages on every worker, flips every worker, waits for all, sweeps. Atomic per worker, ordered across them.
@@ -451,7 +495,7 @@ impl Manager {
     fn restage(&mut self, legs: &BTreeSet<Name>) {
         match self.with_deps(|planner, deps| planner.restage(legs, deps)) {
             Ok(plan) => {
-                self.steer();
+                self.steer(&plan.legs);
                 if let Err(refusal) = self.carry_out(plan) {
                     tracing::error!(%refusal, "legs keep their old way out");
                 }

@@ -9,7 +9,7 @@ use sluice_srtp::Ssrc;
 use sluice_srtp::key::{KeyId, SessionKeys};
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
-use sluice_table::{Change, Name, Table};
+use sluice_table::{Change, Name, Store, Table, Undo};
 
 use super::ice::IcePlan;
 use super::indexes::Indexes;
@@ -73,6 +73,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Commands that prepare it, [`Command::Flip`] not included.
     pub stage: Vec<Vec<Command>>,
+    /// Legs that were prepared, or removed.
+    pub legs: BTreeSet<Name>,
     /// Commands for after the flip.
     pub sweep: Vec<Vec<Command>>,
 }
@@ -140,7 +142,7 @@ type StreamId = (Name, Ssrc);
 #[derive(Debug)]
 pub struct Planner {
     config: PlannerConfig,
-    table: Table,
+    store: Store,
     generation: Generation,
     incarnations: u64,
     /// Source numbers given out; below 2^31.
@@ -158,7 +160,9 @@ pub struct Planner {
     /// Lists of learn rules.
     rules: HashMap<Name, u32>,
     /// What sources carry whose inputs the forwarder chooses.
-    selected: BTreeMap<Name, Name>,
+    selected: HashMap<Name, Name>,
+    /// The same the other way round.
+    selecting: HashMap<Name, Name>,
     /// By list, then worker.
     rooms: HashMap<(u32, u8), Room>,
     /// Every list there is.
@@ -185,7 +189,7 @@ impl Planner {
             egress_slots: pools(config.capacity.egress),
             list_ids: Pool::new(config.capacity.lists),
             config,
-            table: Table::default(),
+            store: Store::new(),
             generation: Generation(0),
             incarnations: 0,
             numbers: 0,
@@ -195,7 +199,8 @@ impl Planner {
             egress: HashMap::new(),
             sources: HashMap::new(),
             rules: HashMap::new(),
-            selected: BTreeMap::new(),
+            selected: HashMap::new(),
+            selecting: HashMap::new(),
             rooms: HashMap::new(),
             lists: HashMap::new(),
             unfed: BTreeSet::new(),
@@ -208,7 +213,7 @@ impl Planner {
 
     /// The table in force.
     pub fn table(&self) -> &Table {
-        &self.table
+        self.store.table()
     }
 
     /// The generation in force once the last plan was carried out.
@@ -287,30 +292,70 @@ impl Planner {
     }
 
     /// Makes `next` the table: checks it and gives the commands that lead there. On refusal nothing changed.
+    #[allow(clippy::needless_pass_by_value, reason = "what becomes the table is given away")]
     pub fn plan<C: Provider>(&mut self, next: Table, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
         next.validate().map_err(Refused::invalid)?;
-        let changes = self.table.diff(&next);
-        self.check_capacity(&next)?;
-        Self::check_key_reuse(&next, deps.indexes)?;
-        self.carry_out(next, changes, &BTreeSet::new(), deps)
+        let changes = self.table().diff(&next);
+        self.transact_valid(changes, deps)
+    }
+
+    /// As [`transact`](Self::transact), for changes that lead to a table which was validated whole.
+    pub fn transact_valid<C: Provider>(
+        &mut self,
+        changes: Vec<Change>,
+        deps: &mut Deps<'_, C>,
+    ) -> Result<Plan, Refused> {
+        let undo = self.store.apply_valid(&changes).map_err(Refused::invalid)?;
+        self.make(changes, undo, deps)
+    }
+
+    /// Applies changes to the table, all or nothing, and gives the commands that do it. Costs what changes, not what
+    /// there is.
+    pub fn transact<C: Provider>(&mut self, changes: Vec<Change>, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
+        let undo = self.store.apply_undoable(&changes).map_err(Refused::invalid)?;
+        self.make(changes, undo, deps)
+    }
+
+    /// The plan for changes that the store holds already; takes them back if it cannot be made.
+    fn make<C: Provider>(&mut self, changes: Vec<Change>, undo: Undo, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
+        let (changes, before) = Touched::effective(&undo, self.store.table(), changes);
+        let mut touched = Touched::of(&changes, before, &self.store, self);
+        let store = std::mem::take(&mut self.store);
+        let checked = self.check(&store, &touched, deps.indexes);
+        let made = checked.and_then(|()| self.carry_out(&store, changes, &mut touched, deps));
+        self.store = store;
+        if made.is_err() {
+            self.store.revert(undo);
+        }
+        made
+    }
+
+    fn check(&self, store: &Store, touched: &Touched, indexes: &dyn Indexes) -> Result<(), Refused> {
+        self.check_capacity(store.table(), touched)?;
+        Self::check_key_reuse(store, touched, indexes)
     }
 
     /// Prepares a leg again because its way out or its learned address changed.
     pub fn restage<C: Provider>(&mut self, legs: &BTreeSet<Name>, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {
-        self.carry_out(self.table.clone(), Vec::new(), legs, deps)
+        let store = std::mem::take(&mut self.store);
+        let legs = legs.iter().filter(|name| store.table().legs.contains_key(*name)).cloned().collect();
+        let mut touched = Touched { legs, ..Touched::default() };
+        let made = self.carry_out(&store, Vec::new(), &mut touched, deps);
+        self.store = store;
+        made
     }
 
     /// Legs whose way out is no longer what was last prepared.
     pub fn moved(&self, routes: &mut dyn Routes) -> BTreeSet<Name> {
         let moved = |name: &&Name| {
-            let (Some(state), Some(leg)) = (self.legs.get(*name), self.table.legs.get(*name)) else { return false };
-            let (Some(remote), Some(endpoint)) = (state.remote, self.table.endpoints.get(&leg.endpoint)) else {
+            let (Some(state), Some(leg)) = (self.legs.get(*name), self.table().legs.get(*name)) else { return false };
+            let (Some(remote), Some(endpoint)) = (state.remote, self.table().endpoints.get(&leg.endpoint)) else {
                 return false;
             };
             let mut route = |remote| routes.route(&leg.endpoint, endpoint, remote);
             state.route != Some(route(remote)) || state.ice.ways.iter().any(|(remote, old)| *old != route(*remote))
         };
-        self.table.legs.keys().filter(moved).cloned().collect()
+        self.table().legs.keys().filter(moved).cloned().collect()
     }
 
     /// Records the address a leg learned; [`restage`](Self::restage) makes it count. `false` if the leg is gone or
@@ -328,9 +373,9 @@ impl Planner {
     #[allow(clippy::too_many_lines, reason = "one pass over the kinds, in order of reference")]
     fn carry_out<C: Provider>(
         &mut self,
-        next: Table,
+        store: &Store,
         changes: Vec<Change>,
-        restage: &BTreeSet<Name>,
+        touched: &mut Touched,
         deps: &mut Deps<'_, C>,
     ) -> Result<Plan, Refused> {
         let workers = usize::from(self.config.workers);
@@ -339,29 +384,26 @@ impl Planner {
             stage: std::iter::repeat_with(Vec::new).take(workers).collect(),
             sweep: std::iter::repeat_with(Vec::new).take(workers).collect(),
             changes,
+            legs: BTreeSet::new(),
         };
-        if plan.changes.is_empty() && restage.is_empty() {
+        if plan.changes.is_empty() && touched.legs.is_empty() {
             plan.generation = self.generation;
             return Ok(plan);
         }
-        let mut touched = Touched::of(&plan.changes, &self.table, &next);
-        touched.legs.extend(restage.iter().filter(|name| next.legs.contains_key(*name)).cloned());
+        let next = store.table();
         let mut freed = Freed::default();
 
-        for (name, endpoint) in &next.endpoints {
+        for (name, endpoint) in touched.endpoints.iter().filter_map(|name| next.endpoints.get_key_value(name)) {
             let slot = match self.endpoints.get(name) {
                 Some(slot) => *slot,
                 None => self.endpoint_slots.take().ok_or_else(|| full("endpoints", 1, 0))? as u16,
             };
             self.endpoints.insert(name.clone(), slot);
-            if self.table.endpoints.get(name) != Some(endpoint) {
-                let address = Some(Address::from(endpoint.address));
-                plan.everywhere(|| Command::Endpoint { slot, address });
-            }
+            let address = Some(Address::from(endpoint.address));
+            plan.everywhere(|| Command::Endpoint { slot, address });
         }
-        let gone: Vec<Name> = self.endpoints.keys().filter(|n| !next.endpoints.contains_key(*n)).cloned().collect();
-        for name in gone {
-            if let Some(slot) = self.endpoints.remove(&name) {
+        for name in touched.endpoints.iter().filter(|name| !next.endpoints.contains_key(*name)) {
+            if let Some(slot) = self.endpoints.remove(name) {
                 for sweep in &mut plan.sweep {
                     sweep.push(Command::Endpoint { slot, address: None });
                 }
@@ -369,15 +411,17 @@ impl Planner {
             }
         }
 
-        self.remove_streams(&next, &mut plan, &mut freed);
-        self.remove_legs(&next, &mut plan, &mut freed);
-        self.put_rules(&next, &mut freed)?;
-        self.put_legs(&next, &mut touched, &mut plan, &mut freed, deps)?;
-        self.house_rules(&next, &plan.changes);
-        self.put_ingress(&next, &touched, &mut plan, &mut freed, deps)?;
-        self.put_sources(&next, &mut plan, &mut freed)?;
-        self.put_egress(&next, &touched, &mut plan, &mut freed, deps)?;
+        self.remove_streams(next, touched, &mut plan, &mut freed);
+        self.remove_legs(next, touched, &mut plan, &mut freed);
+        self.put_rules(next, touched, &mut freed)?;
+        self.put_legs(store, touched, &mut plan, &mut freed, deps)?;
+        touched.rekey(store);
+        self.house_rules(next, touched);
+        self.put_ingress(store, touched, &mut plan, &mut freed, deps)?;
+        self.put_sources(next, touched, &mut plan, &mut freed)?;
+        self.put_egress(next, touched, &mut plan, &mut freed, deps)?;
         self.feed(&mut plan);
+        plan.legs = std::mem::take(&mut touched.legs);
 
         for (pool, slots) in freed.legs {
             self.leg_slots[usize::from(pool)].give(slots);
@@ -394,7 +438,6 @@ impl Planner {
         // Only the next plan can be given these rows, and it is made after this one was flipped.
         freed.rows.iter().for_each(|row| deps.indexes.release(row));
         freed.keys.iter().for_each(|key| deps.indexes.let_go(*key));
-        self.table = next;
         self.generation = plan.generation;
         Ok(plan)
     }

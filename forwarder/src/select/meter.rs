@@ -35,7 +35,7 @@ impl Meter {
         let was_silent = self.level >= SILENT;
         if let Some(level) = level {
             // Half old, half new, as Wire's own servers do.
-            self.level = ((u16::from(self.level) + u16::from(level.min(127))) / 2) as u8;
+            self.level = self.level.midpoint(level.min(127));
         }
         let is_silent = self.level >= SILENT;
         let since = now.since(self.reported) + EARLY;

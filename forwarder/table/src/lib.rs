@@ -20,5 +20,5 @@ pub use model::{
 pub use name::NameError;
 pub use reason::DropReason;
 pub use sluice_srtp::{Profile, Ssrc};
-pub use store::Store;
+pub use store::{Store, Undo};
 pub use validate::Problem;

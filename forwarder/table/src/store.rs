@@ -2,7 +2,8 @@
 //! who refers to whom and who uses which wire identity. Never validates by rules of its own; it hands the rows
 //! that a transaction can affect to [`Table::validate`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::hash_map::Entry as Entries;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::SocketAddr;
 
@@ -41,12 +42,63 @@ enum Target {
     Group(Name),
 }
 
+/// Rows under one key of an index, in order. Most keys have one row, and a set of one takes the room of a dozen.
+#[derive(Debug)]
+enum Rows {
+    One(Row),
+    Many(BTreeSet<Row>),
+}
+
+impl Rows {
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Row> {
+        let (one, many) = match self {
+            Rows::One(row) => (Some(row), None),
+            Rows::Many(rows) => (None, Some(rows)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn insert(&mut self, row: Row) {
+        match self {
+            Rows::One(only) if *only == row => {}
+            Rows::One(only) => *self = Rows::Many(BTreeSet::from([only.clone(), row])),
+            Rows::Many(rows) => drop(rows.insert(row)),
+        }
+    }
+
+    /// Whether none is left.
+    fn remove(&mut self, row: &Row) -> bool {
+        match self {
+            Rows::One(only) => only == row,
+            Rows::Many(rows) => {
+                rows.remove(row);
+                rows.is_empty()
+            }
+        }
+    }
+}
+
 /// A valid table and its indexes.
 #[derive(Debug, Default)]
 pub struct Store {
     table: Table,
-    users: HashMap<Identity, BTreeSet<Row>>,
-    referrers: HashMap<Target, BTreeSet<Row>>,
+    users: HashMap<Identity, Rows>,
+    referrers: HashMap<Target, Rows>,
+}
+
+/// Rows as they were before changes were applied.
+#[derive(Debug)]
+pub struct Undo(Vec<(Row, Option<Entry>)>);
+
+impl Undo {
+    /// Each row that was touched, as it was before; `None` if there was none.
+    pub fn rows(&self) -> BTreeMap<EntryKind, HashMap<&Name, Option<&Entry>>> {
+        let mut rows: BTreeMap<EntryKind, HashMap<&Name, Option<&Entry>>> = BTreeMap::new();
+        for ((kind, name), entry) in &self.0 {
+            rows.entry(*kind).or_default().entry(name).or_insert(entry.as_ref());
+        }
+        rows
+    }
 }
 
 impl Store {
@@ -60,9 +112,36 @@ impl Store {
         &self.table
     }
 
+    /// Rows that refer to a row, by kind and name. Nothing refers to an egress stream.
+    pub fn referrers(&self, kind: EntryKind, name: &Name) -> impl Iterator<Item = (EntryKind, &Name)> {
+        let referrers = self.referrers.get(&target(&(kind, name.clone()))).filter(|_| kind != EntryKind::Egress);
+        referrers.into_iter().flat_map(Rows::iter).map(|(kind, name)| (*kind, name))
+    }
+
+    /// Takes back what [`apply_undoable`](Self::apply_undoable) did, if nothing was applied since.
+    pub fn revert(&mut self, undo: Undo) {
+        for (row, entry) in undo.0.into_iter().rev() {
+            self.set(&row, entry);
+        }
+    }
+
     /// Applies changes in order, all or nothing. Agrees with [`Table::apply`] on what is valid; of an invalid
     /// transaction it reports what is wrong with the rows touched and those that depend on them.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), Vec<Problem>> {
+        self.apply_undoable(changes).map(drop)
+    }
+
+    /// As [`apply`](Self::apply); gives what the rows were before.
+    pub fn apply_undoable(&mut self, changes: &[Change]) -> Result<Undo, Vec<Problem>> {
+        self.apply_checked(changes, true)
+    }
+
+    /// As [`apply_undoable`](Self::apply_undoable), for changes that lead to a table which was validated whole.
+    pub fn apply_valid(&mut self, changes: &[Change]) -> Result<Undo, Vec<Problem>> {
+        self.apply_checked(changes, false)
+    }
+
+    fn apply_checked(&mut self, changes: &[Change], checks: bool) -> Result<Undo, Vec<Problem>> {
         let mut undo: Vec<(Row, Option<Entry>)> = Vec::with_capacity(changes.len());
         let mut problems = Vec::new();
         let mut touched = BTreeSet::new();
@@ -92,15 +171,13 @@ impl Store {
             undo.push((row.clone(), self.set(&row, entry)));
             touched.insert(row);
         }
-        if problems.is_empty() {
+        if problems.is_empty() && checks {
             problems = self.check(touched, &replaced, &undo);
         }
         if problems.is_empty() {
-            return Ok(());
+            return Ok(Undo(undo));
         }
-        for (row, entry) in undo.into_iter().rev() {
-            self.set(&row, entry);
-        }
+        self.revert(Undo(undo));
         Err(problems)
     }
 
@@ -121,10 +198,10 @@ impl Store {
         }
         if let Some((identities, targets)) = new {
             for key in identities {
-                self.users.entry(key).or_default().insert(row.clone());
+                enter(&mut self.users, key, row);
             }
             for key in targets {
-                self.referrers.entry(key).or_default().insert(row.clone());
+                enter(&mut self.referrers, key, row);
             }
         }
         old
@@ -134,11 +211,11 @@ impl Store {
     fn check(&self, touched: BTreeSet<Row>, replaced: &BTreeSet<Row>, undo: &[(Row, Option<Entry>)]) -> Vec<Problem> {
         let mut suspects = touched;
         for row in replaced {
-            suspects.extend(self.referrers.get(&target(row)).into_iter().flatten().cloned());
+            suspects.extend(self.referrers.get(&target(row)).into_iter().flat_map(Rows::iter).cloned());
             // A group that gets another source may be of another kind than its candidates.
             let group = self.table.sources.get(&row.1).filter(|_| row.0 == EntryKind::Source);
             if let Some(group) = group.and_then(|source| source.select.clone()) {
-                suspects.extend(self.referrers.get(&Target::Group(group)).into_iter().flatten().cloned());
+                suspects.extend(self.referrers.get(&Target::Group(group)).into_iter().flat_map(Rows::iter).cloned());
             }
         }
         // Legs of streams that came, changed or went: which keys they need depends on their streams.
@@ -150,7 +227,7 @@ impl Store {
             let Some(entry) = self.table.get(kind, &name) else { continue };
             suspects.extend(targets(&entry).into_iter().filter_map(|target| self.keyless(target)));
             for identity in identities(&name, &entry) {
-                let users = self.users.get(&identity).into_iter().flatten();
+                let users = self.users.get(&identity).into_iter().flat_map(Rows::iter);
                 suspects.extend(users.filter(|user| (user.0, &user.1) != (kind, &name)).cloned());
             }
             entries.insert((kind, name), entry);
@@ -216,7 +293,7 @@ impl Store {
                 }
             }
             Target::Group(name) => {
-                for (kind, name) in self.users.get(&Identity::Group(name.clone())).into_iter().flatten() {
+                for (kind, name) in self.users.get(&Identity::Group(name.clone())).into_iter().flat_map(Rows::iter) {
                     self.add(part, *kind, name);
                 }
             }
@@ -232,7 +309,7 @@ impl Store {
     fn add_streams(&self, part: &mut Table, leg: &Name) {
         let Some(streams) = self.referrers.get(&Target::Leg(leg.clone())) else { return };
         // Rows are ordered by kind: ingress and learn come first, egress last.
-        for (kind, name) in streams.first().into_iter().chain(streams.last()) {
+        for (kind, name) in streams.iter().next().into_iter().chain(streams.iter().next_back()) {
             self.add(part, *kind, name);
         }
     }
@@ -242,12 +319,16 @@ fn absent(row: &Row, message: &str) -> Problem {
     Problem { kind: row.0, name: row.1.clone(), key: "name".to_owned(), message: message.to_owned() }
 }
 
-fn leave<K: Eq + Hash>(index: &mut HashMap<K, BTreeSet<Row>>, key: &K, row: &Row) {
-    if let Some(rows) = index.get_mut(key) {
-        rows.remove(row);
-        if rows.is_empty() {
-            index.remove(key);
-        }
+fn enter<K: Eq + Hash>(index: &mut HashMap<K, Rows>, key: K, row: &Row) {
+    match index.entry(key) {
+        Entries::Occupied(mut rows) => rows.get_mut().insert(row.clone()),
+        Entries::Vacant(place) => drop(place.insert(Rows::One(row.clone()))),
+    }
+}
+
+fn leave<K: Eq + Hash>(index: &mut HashMap<K, Rows>, key: &K, row: &Row) {
+    if index.get_mut(key).is_some_and(|rows| rows.remove(row)) {
+        index.remove(key);
     }
 }
 

@@ -120,7 +120,9 @@ fn unknown_keys_are_errors_with_the_key_that_was_meant() {
     );
     golden(
         "[[source]]\nname = \"s\"\nkind = \"audio\"\ncolour = 3\n",
-        &["dir/t.toml:4:1: source.s.colour: unknown key; expected one of name, kind, clock_rate, input"],
+        &[
+            "dir/t.toml:4:1: source.s.colour: unknown key; expected one of name, kind, clock_rate, input, layers, select",
+        ],
     );
 }
 

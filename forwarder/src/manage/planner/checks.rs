@@ -1,22 +1,23 @@
 //! What is refused before anything changes: no room, and keys that must not seal again.
 
 use sluice_table::protocol::{Refusal, Refused};
-use sluice_table::{Ingress, Leg, Name, Table};
+use sluice_table::{Egress, EntryKind, Ingress, Leg, Name, Store, Table};
 
 use super::Planner;
 use super::rows::full;
+use super::touched::{Touched, referrers};
 use crate::engine::rtcp::KEY_ROW;
 use crate::manage::ice::{self};
 use crate::manage::indexes::{Direction, Indexes};
 
 impl Planner {
-    pub(super) fn check_capacity(&self, next: &Table) -> Result<(), Refused> {
+    pub(super) fn check_capacity(&self, next: &Table, touched: &Touched) -> Result<(), Refused> {
         let workers = usize::from(self.config.workers);
         let c = &self.config.capacity;
         let wanted = [
             ("endpoints", next.endpoints.len(), c.endpoints),
             ("legs", next.legs.len(), c.legs * workers),
-            ("tuples", self.tuples_during(next), c.tuples),
+            ("tuples", self.tuples_during(next, touched), c.tuples),
             ("lists", next.ingress.len() + next.sources.len() + next.learn.len(), c.lists),
         ];
         for (what, used, size) in wanted {
@@ -25,18 +26,24 @@ impl Planner {
             }
         }
         // A slot given up by this commit is free only after it, so additions must fit beside what is there.
-        let add = next.endpoints.keys().filter(|name| !self.endpoints.contains_key(*name)).count();
+        let add = touched.endpoints.iter().filter(|name| next.endpoints.contains_key(*name));
+        let add = add.filter(|name| !self.endpoints.contains_key(*name)).count();
         if add > self.endpoint_slots.free() {
             return Err(full("endpoints", next.endpoints.len(), c.endpoints));
         }
-        let homes = self.homes(next)?;
+        let homes = self.homes(next, touched)?;
+        let home = |leg: &Name| {
+            let known = || self.legs.get(leg).map(|leg| usize::from(leg.worker));
+            homes.get(leg).copied().or_else(known).unwrap_or(0)
+        };
         let mut add = vec![[0usize; 2]; workers];
         let new_in = |row: &&Ingress| !self.ingress.contains_key(&(row.leg.clone(), row.ssrc));
-        for row in next.ingress.values().filter(new_in) {
-            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][0] += 1;
+        for row in touched.ingress.iter().filter_map(|name| next.ingress.get(name)).filter(new_in) {
+            add[home(&row.leg)][0] += 1;
         }
-        for row in next.egress.values().filter(|r| !self.egress.contains_key(&(r.leg.clone(), r.ssrc))) {
-            add[homes.get(&row.leg).map_or(0, |worker| usize::from(*worker))][1] += 1;
+        let new_out = |row: &&Egress| !self.egress.contains_key(&(row.leg.clone(), row.ssrc));
+        for row in touched.egress.iter().filter_map(|name| next.egress.get(name)).filter(new_out) {
+            add[home(&row.leg)][1] += 1;
         }
         for (worker, [new_in, new_out]) in add.iter().enumerate() {
             if *new_in > self.ingress_slots[worker].free() {
@@ -46,27 +53,35 @@ impl Planner {
                 return Err(full("egress streams", next.egress.len(), c.egress * workers));
             }
         }
-        let new_sources = next.sources.keys().filter(|name| !self.sources.contains_key(*name)).count();
-        if add.iter().map(|[new_in, _]| new_in).sum::<usize>() + new_sources > self.list_ids.free() {
-            return Err(full("lists", next.ingress.len() + next.sources.len(), c.lists));
+        let new_sources = touched.sources.iter().filter(|name| next.sources.contains_key(*name));
+        let new_sources = new_sources.filter(|name| !self.sources.contains_key(*name)).count();
+        let new_rules = touched.learn.iter().filter(|name| next.learn.contains_key(*name));
+        let new_rules = new_rules.filter(|name| !self.rules.contains_key(*name)).count();
+        if add.iter().map(|[new_in, _]| new_in).sum::<usize>() + new_sources + new_rules > self.list_ids.free() {
+            let wanted = next.ingress.len() + next.sources.len() + next.learn.len();
+            return Err(full("lists", wanted, c.lists));
         }
         Ok(())
     }
 
     /// Tuples there are while `next` replaces the table: those that go leave after those that come are in.
-    pub(super) fn tuples_during(&self, next: &Table) -> usize {
+    fn tuples_during(&self, next: &Table, touched: &Touched) -> usize {
         let new = |(name, leg): (&Name, &Leg)| {
             let learned = self.legs.get(name).and_then(|state| state.remote);
             let slot = self.endpoints.get(&leg.endpoint);
             let tuples = ice::tuples(leg, slot.copied().unwrap_or(0), ice::selected(leg, learned));
             tuples.iter().filter(|tuple| slot.is_none() || !self.tuples.contains_key(tuple)).count()
         };
-        self.tuples.len() + next.legs.iter().map(new).sum::<usize>()
+        self.tuples.len() + touched.legs.iter().filter_map(|name| next.legs.get_key_value(name)).map(new).sum::<usize>()
     }
 
     /// A static key whose index rows were given up must not seal again (DESIGN §2).
-    pub(super) fn check_key_reuse(next: &Table, indexes: &dyn Indexes) -> Result<(), Refused> {
-        for (name, row) in &next.egress {
+    pub(super) fn check_key_reuse(store: &Store, touched: &Touched, indexes: &dyn Indexes) -> Result<(), Refused> {
+        let next = store.table();
+        let streams = |leg| referrers(store, EntryKind::Leg, leg, EntryKind::Egress);
+        let streams = touched.changed_legs.iter().flat_map(streams).chain(touched.egress.iter().cloned());
+        for name in streams {
+            let Some(row) = next.egress.get(&name) else { continue };
             let Some(leg) = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse) else { continue };
             let Some(key) = &leg.outbound else { continue };
             let id = key.key_id();
@@ -83,7 +98,8 @@ impl Planner {
             }
         }
         // SRTCP is sealed under one counter a key, in the key's own row.
-        for (name, leg) in next.legs.iter().filter(|(_, leg)| !leg.accept_key_reuse) {
+        let legs = touched.changed_legs.iter().filter_map(|name| next.legs.get_key_value(name));
+        for (name, leg) in legs.filter(|(_, leg)| !leg.accept_key_reuse) {
             let Some(key) = &leg.outbound else { continue };
             let id = key.key_id();
             if indexes.lost_rows(id) && !indexes.has_row(id, KEY_ROW, Direction::Send) {

@@ -7,10 +7,10 @@ use sluice_srtp::Ssrc;
 use sluice_srtp::key::MasterKey;
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
-use sluice_table::{Change, Entry, Name, Remote, Table};
+use sluice_table::{EntryKind, Name, Remote, Store, Table};
 
 use super::rows::{full, leg_config, no_row, stream_rate};
-use super::touched::{Freed, Touched};
+use super::touched::{Freed, Touched, referrers};
 use super::{Deps, Keyed, LegState, Plan, Planner};
 use crate::engine::Command;
 use crate::engine::rows::{LearnRule, TupleKey, TupleOwner};
@@ -48,10 +48,9 @@ impl Planner {
         Ok(Some(Keyed { id, keys: Arc::new(deps.crypto.expand(key)), incarnation: self.incarnation(), row }))
     }
 
-    pub(super) fn remove_legs(&mut self, next: &Table, plan: &mut Plan, freed: &mut Freed) {
-        let gone: Vec<Name> = self.legs.keys().filter(|name| !next.legs.contains_key(*name)).cloned().collect();
-        for name in gone {
-            let Some(leg) = self.legs.remove(&name) else { continue };
+    pub(super) fn remove_legs(&mut self, next: &Table, touched: &Touched, plan: &mut Plan, freed: &mut Freed) {
+        for name in touched.changed_legs.iter().filter(|name| !next.legs.contains_key(*name)) {
+            let Some(leg) = self.legs.remove(name) else { continue };
             plan.stage[usize::from(leg.worker)].push(Command::Leg { slot: leg.slot, config: None });
             plan.sweep[usize::from(leg.worker)].push(Command::SweepLeg(leg.slot));
             let owner = TupleOwner { worker: leg.worker, leg: leg.slot };
@@ -69,11 +68,11 @@ impl Planner {
     }
 
     /// Gives every learn rule a list. The rules themselves are part of their leg's configuration.
-    pub(super) fn put_rules(&mut self, next: &Table, freed: &mut Freed) -> Result<(), Refused> {
-        let gone: Vec<Name> = self.rules.keys().filter(|name| !next.learn.contains_key(*name)).cloned().collect();
-        freed.lists.extend(gone.iter().filter_map(|name| self.rules.remove(name)));
-        for name in next.learn.keys() {
-            if !self.rules.contains_key(name) {
+    pub(super) fn put_rules(&mut self, next: &Table, touched: &Touched, freed: &mut Freed) -> Result<(), Refused> {
+        for name in &touched.learn {
+            if !next.learn.contains_key(name) {
+                freed.lists.extend(self.rules.remove(name));
+            } else if !self.rules.contains_key(name) {
                 let list = self.list_ids.take();
                 let list = list.ok_or_else(|| full("lists", next.learn.len(), self.config.capacity.lists))?;
                 self.rules.insert(name.clone(), list);
@@ -84,16 +83,16 @@ impl Planner {
     }
 
     /// Notes where packets of new and changed rules arrive.
-    pub(super) fn house_rules(&mut self, next: &Table, changes: &[Change]) {
-        for change in changes {
-            let Change::Put(name, Entry::Learn(row)) = change else { continue };
-            if let (true, Some(list)) = (next.learn.contains_key(name), self.rules.get(name).copied()) {
+    pub(super) fn house_rules(&mut self, next: &Table, touched: &Touched) {
+        for (name, row) in touched.learn.iter().filter_map(|name| next.learn.get_key_value(name)) {
+            if let Some(list) = self.rules.get(name).copied() {
                 self.at_home(list, self.legs[&row.leg].worker);
             }
         }
     }
 
-    pub(super) fn rules_of(&self, leg: &Name, table: &Table) -> Box<[LearnRule]> {
+    pub(super) fn rules_of(&self, leg: &Name, store: &Store) -> Box<[LearnRule]> {
+        let table = store.table();
         let limits = &table.legs[leg].limits;
         let text = |value: &Option<String>| value.as_deref().and_then(|v| arrayvec::ArrayString::from(v).ok());
         let rule = |(name, row): (&Name, &sluice_table::Learn)| LearnRule {
@@ -108,18 +107,20 @@ impl Planner {
             candidate: row.role.candidate.is_some(),
             clock_rate: row.clock_rate,
         };
-        table.learn.iter().filter(|(_, row)| row.leg == *leg).map(rule).collect()
+        let names = referrers(store, EntryKind::Leg, leg, EntryKind::Learn);
+        names.filter_map(|name| table.learn.get_key_value(&name)).map(rule).collect()
     }
 
     pub(super) fn put_legs<C: Provider>(
         &mut self,
-        next: &Table,
+        store: &Store,
         touched: &mut Touched,
         plan: &mut Plan,
         freed: &mut Freed,
         deps: &mut Deps<'_, C>,
     ) -> Result<(), Refused> {
-        for (name, leg) in next.legs.iter().filter(|(name, _)| touched.legs.contains(*name)) {
+        let next = store.table();
+        for (name, leg) in touched.legs.clone().iter().filter_map(|name| next.legs.get_key_value(name)) {
             let mut state = match self.legs.remove(name) {
                 Some(state) => state,
                 None => self.new_leg()?,
@@ -132,7 +133,7 @@ impl Planner {
             if before != after {
                 touched.keyed.insert(name.clone());
             }
-            let was_learning = self.table.legs.get(name).is_some_and(|old| old.remote == Remote::Learn);
+            let was_learning = touched.former_leg(name, next).is_some_and(|old| old.remote == Remote::Learn);
             state.remote = ice::selected(leg, state.remote.filter(|_| was_learning));
             let endpoint = &next.endpoints[&leg.endpoint];
             let slot = self.endpoints[&leg.endpoint];
@@ -152,7 +153,7 @@ impl Planner {
             let mut route = |remote| deps.routes.route(&leg.endpoint, endpoint, remote);
             state.route = state.remote.map(&mut route);
             let former =
-                self.table.legs.get(name).and_then(|old| old.ice.as_ref()).filter(|_| state.ice.incarnation > 0);
+                touched.former_leg(name, next).and_then(|old| old.ice.as_ref()).filter(|_| state.ice.incarnation > 0);
             state.ice = match &leg.ice {
                 Some(ice) => IcePlan {
                     incarnation: if ice::starts_over(former, ice) { self.incarnation() } else { state.ice.incarnation },
@@ -161,11 +162,11 @@ impl Planner {
                 None => IcePlan::default(),
             };
             self.names.insert((state.worker, state.slot), name.clone());
-            let rules = self.rules_of(name, next);
+            let rules = self.rules_of(name, store);
             let config = leg_config(leg, slot, &state, rules);
             plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
             plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));
-            Self::listen(name, next, slot, &mut state, plan);
+            Self::listen(name, store, slot, &mut state, plan);
             self.legs.insert(name.clone(), state);
         }
         Ok(())
@@ -188,19 +189,15 @@ impl Planner {
         (0..self.leg_slots.len()).filter(|w| self.leg_slots[*w].free() > planned[*w]).min_by_key(|w| (load(w), *w))
     }
 
-    /// The worker of every leg of a table, new ones where [`new_leg`](Self::new_leg) will put them.
-    pub(super) fn homes<'t>(&self, next: &'t Table) -> Result<HashMap<&'t Name, u8>, Refused> {
+    /// The worker of every new leg of a table, where [`new_leg`](Self::new_leg) will put it.
+    pub(super) fn homes<'t>(&self, next: &Table, touched: &'t Touched) -> Result<HashMap<&'t Name, usize>, Refused> {
         let mut planned = vec![0; self.leg_slots.len()];
-        let mut homes = HashMap::with_capacity(next.legs.len());
-        for name in next.legs.keys() {
-            let worker = if let Some(leg) = self.legs.get(name) {
-                leg.worker
-            } else {
-                let full = || full("legs", next.legs.len(), self.config.capacity.legs * planned.len());
-                let worker = self.emptiest(&planned).ok_or_else(full)?;
-                planned[worker] += 1;
-                worker as u8
-            };
+        let mut homes = HashMap::new();
+        let new = |name: &&Name| next.legs.contains_key(*name) && !self.legs.contains_key(*name);
+        for name in touched.legs.iter().filter(new) {
+            let full = || full("legs", next.legs.len(), self.config.capacity.legs * planned.len());
+            let worker = self.emptiest(&planned).ok_or_else(full)?;
+            planned[worker] += 1;
             homes.insert(name, worker);
         }
         Ok(homes)
@@ -225,11 +222,12 @@ impl Planner {
     }
 
     /// Tells every worker by which SSRCs a leg without an address is found.
-    pub(super) fn listen(name: &Name, next: &Table, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
+    pub(super) fn listen(name: &Name, store: &Store, endpoint: u16, state: &mut LegState, plan: &mut Plan) {
         let wanted: BTreeSet<Ssrc> = if state.remote.is_some() {
             BTreeSet::new()
         } else {
-            next.ingress.values().filter(|row| row.leg == *name).map(|row| row.ssrc).collect()
+            let names = referrers(store, EntryKind::Leg, name, EntryKind::Ingress);
+            names.filter_map(|name| store.table().ingress.get(&name)).map(|row| row.ssrc).collect()
         };
         let owner = TupleOwner { worker: state.worker, leg: state.slot };
         for ssrc in wanted.difference(&state.listening).copied() {

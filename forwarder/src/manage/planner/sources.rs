@@ -6,7 +6,7 @@ use sluice_table::protocol::Refused;
 use sluice_table::{Kind, Name, Source, Table};
 
 use super::rows::full;
-use super::touched::Freed;
+use super::touched::{Freed, Touched};
 use super::{Plan, Planner, SourceState};
 use crate::engine::Command;
 use crate::engine::inputs::Inputs;
@@ -26,16 +26,21 @@ pub(super) struct ListState {
 }
 
 impl Planner {
-    pub(super) fn put_sources(&mut self, next: &Table, plan: &mut Plan, freed: &mut Freed) -> Result<(), Refused> {
-        let gone: Vec<Name> = self.sources.keys().filter(|name| !next.sources.contains_key(*name)).cloned().collect();
-        for name in gone {
-            if let Some(state) = self.sources.remove(&name) {
-                self.selected.remove(&name);
+    pub(super) fn put_sources(
+        &mut self,
+        next: &Table,
+        touched: &Touched,
+        plan: &mut Plan,
+        freed: &mut Freed,
+    ) -> Result<(), Refused> {
+        for name in touched.sources.iter().filter(|name| !next.sources.contains_key(*name)) {
+            if let Some(state) = self.sources.remove(name) {
+                self.choose(name, None);
                 self.set_inputs(state.list, None, plan);
                 freed.lists.push(state.list);
             }
         }
-        for (name, row) in &next.sources {
+        for (name, row) in touched.sources.iter().filter_map(|name| next.sources.get_key_value(name)) {
             self.put_source(next, name, row, plan)?;
         }
         Ok(())
@@ -84,8 +89,20 @@ impl Planner {
         if role.is_some_and(|role| role.candidate == row.select) {
             return Some(chosen.clone());
         }
-        self.selected.remove(name);
+        self.choose(name, None);
         None
+    }
+
+    fn choose(&mut self, source: &Name, input: Option<&Name>) {
+        if let Some(former) = self.selected.remove(source)
+            && self.selecting.get(&former) == Some(source)
+        {
+            self.selecting.remove(&former);
+        }
+        if let Some(input) = input {
+            self.selected.insert(source.clone(), input.clone());
+            self.selecting.insert(input.clone(), source.clone());
+        }
     }
 
     /// Has a source carry something else.
@@ -164,19 +181,18 @@ impl Planner {
             stage: std::iter::repeat_with(Vec::new).take(workers).collect(),
             sweep: std::iter::repeat_with(Vec::new).take(workers).collect(),
             changes: Vec::new(),
+            legs: BTreeSet::new(),
         };
-        let table = std::mem::take(&mut self.table);
+        let store = std::mem::take(&mut self.store);
+        let table = store.table();
         for (name, input) in choices {
             let Some(row) = table.sources.get(name).filter(|row| row.select.is_some()) else { continue };
-            match input {
-                Some(input) => self.selected.insert(name.clone(), input.clone()),
-                None => self.selected.remove(name),
-            };
+            self.choose(name, input.as_ref());
             // The source is known, so nothing is allotted.
-            let put = self.put_source(&table, name, row, &mut plan);
+            let put = self.put_source(table, name, row, &mut plan);
             debug_assert!(put.is_ok(), "a known source needs no list");
         }
-        self.table = table;
+        self.store = store;
         self.feed(&mut plan);
         if plan.is_empty() {
             plan.generation = self.generation;

@@ -1,10 +1,10 @@
 //! Streams of a plan: slots, lists, index rows, and which workers packets go to.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
-use sluice_table::{Kind, Name, Table};
+use sluice_table::{Kind, Name, Store, Table};
 
 use super::rows::{PLAIN, full, row_of, stream_rate};
 use super::touched::{Freed, Touched};
@@ -14,10 +14,12 @@ use crate::engine::rows::{EgressConfig, IngressConfig, PayloadTypeMap};
 use crate::manage::indexes::Direction;
 
 impl Planner {
-    pub(super) fn remove_streams(&mut self, next: &Table, plan: &mut Plan, freed: &mut Freed) {
-        let keep: HashSet<StreamId> = next.egress.values().map(|r| (r.leg.clone(), r.ssrc)).collect();
-        let gone: Vec<StreamId> = self.egress.keys().filter(|id| !keep.contains(*id)).cloned().collect();
-        for id in gone {
+    pub(super) fn remove_streams(&mut self, next: &Table, touched: &Touched, plan: &mut Plan, freed: &mut Freed) {
+        // A stream stays if a row of another name has it now.
+        let keep = touched.egress.iter().filter_map(|name| next.egress.get(name));
+        let keep: HashSet<StreamId> = keep.map(|r| (r.leg.clone(), r.ssrc)).collect();
+        let gone = touched.before.egress.values().map(|r| (r.leg.clone(), r.ssrc));
+        for id in gone.filter(|id| !keep.contains(id)) {
             let Some(at) = self.egress.remove(&id) else { continue };
             plan.stage[usize::from(at.worker)].push(Command::Egress { slot: at.slot, config: None });
             plan.sweep[usize::from(at.worker)].push(Command::SweepEgress(at.slot));
@@ -25,9 +27,10 @@ impl Planner {
             freed.egress.push((at.worker, at.slot));
             freed.rows.push(at.row);
         }
-        let keep: HashSet<StreamId> = next.ingress.values().map(|r| (r.leg.clone(), r.ssrc)).collect();
-        let gone: Vec<StreamId> = self.ingress.keys().filter(|id| !keep.contains(*id)).cloned().collect();
-        for id in gone {
+        let keep = touched.ingress.iter().filter_map(|name| next.ingress.get(name));
+        let keep: HashSet<StreamId> = keep.map(|r| (r.leg.clone(), r.ssrc)).collect();
+        let gone = touched.before.ingress.values().map(|r| (r.leg.clone(), r.ssrc));
+        for id in gone.filter(|id| !keep.contains(id)) {
             let Some(at) = self.ingress.remove(&id) else { continue };
             plan.stage[usize::from(at.worker)].push(Command::Ingress { slot: at.slot, config: None });
             plan.sweep[usize::from(at.worker)].push(Command::SweepIngress(at.slot));
@@ -39,18 +42,16 @@ impl Planner {
 
     pub(super) fn put_ingress<C: Provider>(
         &mut self,
-        next: &Table,
+        store: &Store,
         touched: &Touched,
         plan: &mut Plan,
         freed: &mut Freed,
         deps: &mut Deps<'_, C>,
     ) -> Result<(), Refused> {
-        for (name, row) in &next.ingress {
+        let next = store.table();
+        for (name, row) in touched.ingress.iter().filter_map(|name| next.ingress.get_key_value(name)) {
             let id = (row.leg.clone(), row.ssrc);
             let known = self.ingress.get(&id).cloned();
-            if known.is_some() && !touched.ingress.contains(name) && !touched.keyed.contains(&row.leg) {
-                continue;
-            }
             let leg = &self.legs[&row.leg];
             let key = leg.inbound.as_ref().map(|k| (k.id, k.incarnation));
             let index = row_of(deps.indexes, known.as_ref(), key, row.ssrc, Direction::Receive, freed)?;
@@ -95,12 +96,15 @@ impl Planner {
             plan.sweep[usize::from(worker)].push(Command::SweepIngress(slot));
         }
         // A leg that still learns its address is found by its streams, which may be new.
-        let learning: Vec<Name> =
-            self.legs.iter().filter(|(_, l)| l.remote.is_none()).map(|(n, _)| n.clone()).collect();
-        for name in learning {
-            let (Some(mut state), Some(leg)) = (self.legs.remove(&name), next.legs.get(&name)) else { continue };
-            Self::listen(&name, next, self.endpoints[&leg.endpoint], &mut state, plan);
-            self.legs.insert(name, state);
+        let now = touched.ingress.iter().filter_map(|name| next.ingress.get(name));
+        let legs: BTreeSet<&Name> = now.chain(touched.before.ingress.values()).map(|row| &row.leg).collect();
+        for name in legs {
+            let Some(leg) = next.legs.get(name) else { continue };
+            let Some(mut state) = self.legs.remove(name) else { continue };
+            if state.remote.is_none() {
+                Self::listen(name, store, self.endpoints[&leg.endpoint], &mut state, plan);
+            }
+            self.legs.insert(name.clone(), state);
         }
         Ok(())
     }
@@ -121,7 +125,7 @@ impl Planner {
         freed: &mut Freed,
         deps: &mut Deps<'_, C>,
     ) -> Result<(), Refused> {
-        for (name, row) in &next.egress {
+        for row in touched.egress.iter().filter_map(|name| next.egress.get(name)) {
             let id = (row.leg.clone(), row.ssrc);
             let known = self.egress.get(&id).cloned();
             let (list, clock_rate, kind) = match (next.ingress.get(&row.source), self.sources.get(&row.source)) {
@@ -139,10 +143,6 @@ impl Planner {
                     (*list, rule.clock_rate, rule.kind)
                 }
             };
-            let moved = known.as_ref().is_some_and(|at| at.list != list);
-            if known.is_some() && !moved && !touched.egress.contains(name) && !touched.keyed.contains(&row.leg) {
-                continue;
-            }
             let leg = &self.legs[&row.leg];
             let (worker, key) = (leg.worker, leg.outbound.as_ref().map(|k| (k.id, k.incarnation)));
             let leg_slot = leg.slot;
