@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use sluice_forwarder::engine::event::Event;
 use sluice_forwarder::engine::{Capacity, Nanos};
 use sluice_forwarder::wire::rtcp::report::{ReportBlock, SenderInfo, write_receiver, write_sender};
-use sluice_forwarder::wire::rtcp::{Message, Walk, payload};
+use sluice_forwarder::wire::rtcp::{Message, Walk, nack, payload};
 use sluice_srtp::{MasterKey, Profile, ProviderKind, Ssrc};
-use sluice_table::{ExtensionIds, Feedback, KeyFrameRequest, Kind, Learn, Source, StreamRole, Table};
+use sluice_table::{DropReason, ExtensionIds, Feedback, KeyFrameRequest, Kind, Learn, Rtx, Source, StreamRole, Table};
 use support::rtcp::RtcpPeer;
 use support::{
     Peer, Publisher, World, base_table, egress, ingress, key, name, peer, publisher_leg, receiver_leg, wrap,
@@ -97,6 +97,13 @@ impl Room {
         self.sealed += 1;
         self.world.arrive(0, &wrap(peer(n), &sealed));
         self.settle();
+    }
+
+    fn nack(&mut self, n: u32, media: u32, lost: &[u16]) {
+        let mut out = [0; 64];
+        let (len, taken) = nack::write(&mut out, Ssrc(9), Ssrc(media), lost).unwrap();
+        assert_eq!(taken, lost.len());
+        self.send(n, &out[..len]);
     }
 
     fn pli(&mut self, n: u32, media: u32) {
@@ -197,7 +204,7 @@ fn every_authenticated_packet_is_told_of_within_a_tenth_of_a_second() {
         model.retain(|seq, _| *seq > 30_000 || *seq <= last);
         assert_eq!(told, model, "{workers} workers");
         assert!(room.got[0].0.since(begin) <= Nanos::from_millis(60), "the first comes early");
-        assert!(room.world.dropped(sluice_table::DropReason::UnknownSsrc) > 0);
+        assert!(room.world.dropped(DropReason::UnknownSsrc) > 0);
     }
 }
 
@@ -381,4 +388,84 @@ fn control_still_sees_what_is_no_feedback() {
     room.world.settle();
     let seen: Vec<_> = room.world.local.engines[0].events().collect();
     assert!(seen.iter().any(|event| matches!(event, Event::RtcpIn { bytes, .. } if **bytes == goodbye)), "{seen:?}");
+}
+
+/// Everything a receiver asks for comes once more on the repair stream, under indexes of its own.
+#[test]
+fn lost_packets_come_again_on_the_repair_stream() {
+    for workers in [1, 2] {
+        let mut table = base_table();
+        leg(&mut table, PUB, Feedback::default());
+        leg(&mut table, RX, Feedback::default());
+        ingress(&mut table, "video", "leg0", 100, Kind::Video);
+        egress(&mut table, "rx", "leg1", 500, "video");
+        let row = table.egress.get_mut(&name("rx")).unwrap();
+        (row.csrc, row.history, row.first_sequence) = (true, 64, Some(16_000));
+        row.rtx = Some(Rtx { ssrc: Ssrc(501), payload_types: vec![(96, 97)] });
+        let mut room = Room::new(&table, workers);
+        let mut video = Publisher::new(peer(PUB), Ssrc(100), 111, &in_key(PUB), 65_500);
+        for n in 0..100u8 {
+            room.world.arrive(0, &video.frame(&[n; 300]));
+            room.settle();
+        }
+        room.nack(RX, 500, &[16_040, 16_041, 16_099]);
+        room.nack(RX, 500, &[16_099, 16_000, 16_100]);
+        room.nack(RX, 501, &[16_050]);
+        room.nack(RX, 777, &[16_050]);
+        let streams = &room.world.peers[&peer(RX)].streams;
+        let repairs = &streams[&Ssrc(501)].packets;
+        let got: Vec<(u16, u8)> = repairs.iter().map(|(_, _, _, p)| (u16::from_be_bytes([p[0], p[1]]), p[2])).collect();
+        assert_eq!(got, [(16_040, 40), (16_041, 41), (16_099, 99), (16_099, 99)], "{}", room.world.drops());
+        for (number, (index, timestamp, payload_type, payload)) in repairs.iter().enumerate() {
+            assert_eq!(*index, repairs[0].0 + number as u64);
+            let original = &streams[&Ssrc(500)].packets[usize::from(payload[2])];
+            assert_eq!((original.1, &original.3[..]), (*timestamp, &payload[2..]));
+            assert_eq!(*payload_type, 97);
+        }
+        assert_eq!(room.world.dropped(DropReason::NackUnknown), 2, "too old, and never sent");
+
+        // A repair stream's indexes go on whatever becomes of its row.
+        let next = repairs.last().unwrap().0 + 1;
+        table.egress.get_mut(&name("rx")).unwrap().rtx = None;
+        room.world.local.apply(table.clone()).unwrap();
+        let mut other = table.clone();
+        other.egress.get_mut(&name("rx")).unwrap().rtx = Some(Rtx { ssrc: Ssrc(501), payload_types: vec![(96, 97)] });
+        room.world.local.apply(other.clone()).unwrap();
+        room.world.arrive(0, &video.frame(b"last"));
+        room.settle();
+        room.nack(RX, 500, &[16_100]);
+        assert_eq!(room.world.peers[&peer(RX)].streams[&Ssrc(501)].packets.last().unwrap().0, next);
+        egress(&mut other, "thief", "leg1", 501, "video");
+        other.egress.get_mut(&name("rx")).unwrap().rtx = None;
+        let refused = room.world.local.apply(other).unwrap_err();
+        assert!(refused.detail.contains("in use by another stream"), "{refused}");
+    }
+}
+
+#[test]
+fn without_a_repair_stream_the_very_same_bytes_come_again() {
+    let mut table = base_table();
+    leg(&mut table, PUB, Feedback::default());
+    leg(&mut table, RX, Feedback::default());
+    ingress(&mut table, "audio", "leg0", 100, Kind::Audio);
+    egress(&mut table, "rx", "leg1", 500, "audio");
+    let row = table.egress.get_mut(&name("rx")).unwrap();
+    (row.history, row.first_sequence) = (16, Some(1_000));
+    let mut room = Room::new(&table, 1);
+    room.world.repeats = true;
+    let mut audio = Publisher::new(peer(PUB), Ssrc(100), 111, &in_key(PUB), 7);
+    for n in 0..40u8 {
+        room.world.arrive(0, &audio.frame(&[n; 80]));
+        room.settle();
+    }
+    room.nack(RX, 500, &[1_039, 1_030, 1_024, 1_023]);
+    let packets = &room.world.peers[&peer(RX)].streams[&Ssrc(500)];
+    assert_eq!(packets.packets.len(), 40);
+    assert_eq!(packets.repeated, [1_039, 1_030, 1_024]);
+    assert_eq!(room.world.dropped(DropReason::NackUnknown), 1);
+    // Asking is limited.
+    for _ in 0..30 {
+        room.nack(RX, 500, &(1_024..1_040).collect::<Vec<u16>>());
+    }
+    assert!(room.world.dropped(DropReason::NackLimited) > 300, "{}", room.world.drops());
 }

@@ -25,6 +25,8 @@ pub(super) mod special {
     pub(crate) const PLAIN: u8 = 4;
     /// The leg is sent to only while its peer consents.
     pub(crate) const CONSENT: u8 = 8;
+    /// Sealed packets are kept.
+    pub(crate) const KEPT: u8 = 128;
 }
 
 /// One egress stream as the packets of one generation see it. What every packet reads fills the first line; an IPv4
@@ -117,7 +119,8 @@ impl Flow {
             port: leg.port,
             special: if leg.extensions.inserts { special::INSERTS } else { 0 }
                 | if keys.is_none() { special::PLAIN } else { 0 }
-                | if leg.ice.is_some() { special::CONSENT } else { 0 },
+                | if leg.ice.is_some() { special::CONSENT } else { 0 }
+                | if config.history > 0 && config.rtx.is_none() { special::KEPT } else { 0 },
             template: template.with_dscp(config.dscp),
         };
         Ok(())

@@ -387,6 +387,9 @@ impl<C: Provider> Engine<C> {
             let held = Held { worker: self.worker, cell };
             if self.cursors.push(&mut self.lists, held, list, kind, now) {
                 self.slab.hold(cell);
+                if self.feedback.history.wants(kind) {
+                    self.feedback.history.keep_clear(self.slab.memory().read(cell));
+                }
             } else {
                 self.counters.drop(DropReason::QueueFull);
             }

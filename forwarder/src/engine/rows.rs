@@ -293,12 +293,31 @@ impl PayloadTypeMap {
         Some(map)
     }
 
+    /// The payload type out, if listed.
+    pub fn find(&self, payload_type: u8) -> Option<u8> {
+        let known = &self.pairs[..usize::from(self.len & 7).min(4)];
+        known.iter().find(|(from, _)| *from == payload_type).map(|(_, to)| *to)
+    }
+
     /// The payload type out; one not listed goes out as it came.
     #[inline(always)]
     pub fn map(&self, payload_type: u8) -> u8 {
         let known = &self.pairs[..usize::from(self.len & 7).min(4)];
         known.iter().find(|(from, _)| *from == payload_type).map_or(payload_type, |(_, to)| *to)
     }
+}
+
+/// The repair stream of an egress stream (RFC 4588).
+#[derive(Clone, Debug)]
+pub struct RtxConfig {
+    /// SSRC on the wire.
+    pub ssrc: Ssrc,
+    /// Payload types out to the ones they are repaired with.
+    pub payload_types: PayloadTypeMap,
+    /// Where the next send index is kept.
+    pub index: PinnedRow,
+    /// The first index to use.
+    pub first_index: u64,
 }
 
 /// Configuration of an egress stream at its leg's owner.
@@ -326,6 +345,10 @@ pub struct EgressConfig {
     pub index: PinnedRow,
     /// The first index to use.
     pub first_index: u64,
+    /// How lost packets are sent again; without it they are sent as they were.
+    pub rtx: Option<RtxConfig>,
+    /// How far behind the newest packet one can be asked for.
+    pub history: u16,
     /// Timestamp and when it was sent (milliseconds of engine time), of a predecessor to continue.
     pub resume_timing: Option<(u32, u32)>,
     /// Changes when send state must start over (another key).

@@ -145,6 +145,8 @@ pub struct Planner {
     ingress_slots: Vec<Pool>,
     egress: HashMap<StreamId, StreamSlot>,
     egress_slots: Vec<Pool>,
+    /// Index rows of repair streams.
+    repairs: HashMap<StreamId, feedback::RepairRow>,
     list_ids: Pool,
     sources: HashMap<Name, u32>,
     /// Lists of learn rules.
@@ -177,6 +179,7 @@ impl Planner {
             legs: HashMap::new(),
             ingress: HashMap::new(),
             egress: HashMap::new(),
+            repairs: HashMap::new(),
             sources: HashMap::new(),
             rules: HashMap::new(),
             rooms: HashMap::new(),
@@ -271,6 +274,7 @@ impl Planner {
         next.validate().map_err(Refused::invalid)?;
         let changes = self.table.diff(&next);
         self.check_capacity(&next)?;
+        self.check_repairs(&next)?;
         Self::check_key_reuse(&next, deps.indexes)?;
         self.carry_out(next, changes, &BTreeSet::new(), deps)
     }

@@ -25,6 +25,7 @@ impl Planner {
             freed.egress.push((at.worker, at.slot));
             freed.rows.push(at.row);
         }
+        self.remove_repairs(next, freed);
         let keep: HashSet<StreamId> = next.ingress.values().map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone: Vec<StreamId> = self.ingress.keys().filter(|id| !keep.contains(*id)).cloned().collect();
         for id in gone {
@@ -203,7 +204,10 @@ impl Planner {
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
             let drawn = row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from);
             let used = index.next();
+            let rtx = self.rtx_config(row, key, freed, deps)?;
             let config = EgressConfig {
+                rtx,
+                history: row.history,
                 leg: leg_slot,
                 list,
                 ssrc: row.ssrc,
