@@ -6,8 +6,8 @@ use sluice_srtp::job::{OpenError, OpenJob};
 use sluice_srtp::provider::Provider;
 use sluice_srtp::replay::{Receiver, ReplayError};
 use sluice_srtp::{PacketIndex, Profile};
-use sluice_table::DropReason;
 use sluice_table::protocol::{Direction, PacketInReason};
+use sluice_table::{DropReason, Kind};
 
 use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
@@ -320,6 +320,7 @@ impl<C: Provider> Engine<C> {
         let config = row.config.get(generation).ok_or(DropReason::Removed)?;
         let receiver = row.receiver.as_mut().ok_or(DropReason::Removed)?;
         receiver.check(candidate.index).map_err(replay_reason)?; // twice in one burst
+        let expected = receiver.highest().map(|highest| highest.as_u64() + 1);
         receiver.accept(candidate.index);
         if let Some(highest) = receiver.highest() {
             config.index.store_next(highest.as_u64() + 1);
@@ -367,9 +368,21 @@ impl<C: Provider> Engine<C> {
             let at = (candidate.index.as_u64(), header.timestamp);
             self.feedback.received(now, candidate.ingress, config.incarnation, at, config.clock_rate);
         }
+        let repairs = config.repairs;
+        if feedback.nack
+            && config.kind == Kind::Video
+            && repairs.is_none()
+            && let Some(first) = expected.filter(|first| *first < candidate.index.as_u64())
+        {
+            let end = candidate.index.as_u64();
+            self.counters.nacks_given_up += self.feedback.missing(now, candidate.leg, candidate.ingress, first, end);
+        }
         let workers = self.lists[config.list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
+        }
+        if let Some(repairs) = repairs {
+            return self.restore(now, candidate.leg, candidate.cell, &repairs);
         }
         if workers == 0 {
             return Err(DropReason::NoReceiver);
@@ -379,7 +392,7 @@ impl<C: Provider> Engine<C> {
     }
 
     /// Queues an opened packet for every worker that has receivers of it.
-    fn dispatch(&mut self, now: Nanos, cell: CellId, workers: u64) {
+    pub(super) fn dispatch(&mut self, now: Nanos, cell: CellId, workers: u64) {
         let own = 1u64 << self.worker;
         if workers & own != 0 {
             let meta = &self.slab.memory().read(cell).meta;

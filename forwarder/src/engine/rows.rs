@@ -186,6 +186,8 @@ pub struct LearnRule {
     pub byte_rate: Rate,
     /// Clock rate in Hz.
     pub clock_rate: u32,
+    /// What it repairs, if it is a repair stream.
+    pub repairs: Option<RepairConfig>,
 }
 
 impl LearnRule {
@@ -244,6 +246,8 @@ pub struct IngressConfig {
     pub byte_rate: Rate,
     /// Clock rate in Hz.
     pub clock_rate: u32,
+    /// What it repairs, if it is a repair stream.
+    pub repairs: Option<RepairConfig>,
     /// Where the highest received index is kept.
     pub index: PinnedRow,
     /// One past the highest index received under this key before; 0 when fresh.
@@ -305,6 +309,24 @@ impl PayloadTypeMap {
         let known = &self.pairs[..usize::from(self.len & 7).min(4)];
         known.iter().find(|(from, _)| *from == payload_type).map_or(payload_type, |(_, to)| *to)
     }
+}
+
+/// What a received repair stream (RFC 4588) repairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepairConfig {
+    /// The stream, on the same leg.
+    pub target: RepairTarget,
+    /// Payload types to the ones they restore; others are dropped.
+    pub payload_types: PayloadTypeMap,
+}
+
+/// A stream that is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairTarget {
+    /// A listed one.
+    Stream(Ssrc),
+    /// The one that the learn rule of this list made.
+    Rule(u32),
 }
 
 /// The repair stream of an egress stream (RFC 4588).

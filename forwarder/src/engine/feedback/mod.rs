@@ -4,10 +4,12 @@
 mod anchor;
 mod arrivals;
 mod chains;
+mod gaps;
 mod history;
 mod incoming;
 mod requests;
 mod resend;
+mod restore;
 mod send;
 mod stream;
 
@@ -20,6 +22,7 @@ pub use anchor::Anchor;
 use self::anchor::{Anchors, Offset};
 use self::arrivals::Arrivals;
 use self::chains::Chains;
+use self::gaps::Gaps;
 pub(super) use self::history::History;
 use self::stream::{KeyFrames, Reception};
 use super::map::FlatMap;
@@ -85,6 +88,7 @@ impl Default for LegFeedback {
 struct InFeedback {
     reception: Reception,
     key_frames: KeyFrames,
+    gaps: Gaps,
 }
 
 /// What is remembered of a sent stream.
@@ -236,6 +240,14 @@ impl FeedbackState {
             row.transport = due;
             self.arm(leg);
         }
+    }
+
+    /// Packets from `first` to before `end` are missing. Returns how many older ones were given up.
+    #[cold]
+    pub(super) fn missing(&mut self, now: Nanos, leg: u32, slot: u32, first: u64, end: u64) -> u64 {
+        let (due, given_up) = self.ingress[slot as usize].gaps.found(now, first, end);
+        self.set_requests(leg, due);
+        given_up
     }
 
     /// A packet of a stream was accepted.

@@ -6,14 +6,14 @@ use sluice_srtp::Ssrc;
 use sluice_srtp::key::KeyId;
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::{Refusal, Refused};
-use sluice_table::{Egress, Name, Table};
+use sluice_table::{Egress, Name, StreamRole, Table};
 
 use super::rows::{PLAIN, no_row};
 use super::touched::Freed;
 use super::{Deps, Plan, Planner, StreamId};
 use crate::engine::Command;
 use crate::engine::index_store::IndexHandle;
-use crate::engine::rows::{PayloadTypeMap, RtxConfig};
+use crate::engine::rows::{PayloadTypeMap, RepairConfig, RepairTarget, RtxConfig};
 use crate::manage::indexes::Direction;
 
 /// The index row of a repair stream.
@@ -26,6 +26,16 @@ pub(super) struct RepairRow {
 }
 
 impl Planner {
+    /// What a received stream repairs.
+    pub(super) fn repair_config(&self, table: &Table, role: &StreamRole) -> Option<RepairConfig> {
+        let repair = role.repairs.as_ref()?;
+        let target = match table.ingress.get(&repair.stream) {
+            Some(row) => RepairTarget::Stream(row.ssrc),
+            None => RepairTarget::Rule(*self.rules.get(&repair.stream)?),
+        };
+        Some(RepairConfig { target, payload_types: PayloadTypeMap::new(&repair.payload_types).unwrap_or_default() })
+    }
+
     /// Lets go of repair streams that are no more.
     pub(super) fn remove_repairs(&mut self, next: &Table, freed: &mut Freed) {
         let rtx = |row: &Egress| Some((row.leg.clone(), row.rtx.as_ref()?.ssrc));

@@ -94,6 +94,7 @@ impl Planner {
             kind: row.kind,
             byte_rate: stream_rate(limits, row.kind),
             clock_rate: row.clock_rate,
+            repairs: self.repair_config(table, &row.role),
         };
         table.learn.iter().filter(|(_, row)| row.leg == *leg).map(rule).collect()
     }

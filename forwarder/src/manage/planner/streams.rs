@@ -81,6 +81,7 @@ impl Planner {
                 payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
                 byte_rate: stream_rate(&next.legs[&row.leg].limits, row.kind),
                 clock_rate: row.clock_rate,
+                repairs: self.repair_config(next, &row.role),
                 resume: index.next(),
                 index: index.pin(),
                 incarnation,

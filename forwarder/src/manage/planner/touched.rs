@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use sluice_srtp::key::KeyId;
-use sluice_table::{Change, EntryKind, Name, Table};
+use sluice_table::{Change, EntryKind, Name, StreamRole, Table};
 
 use crate::engine::index_store::IndexHandle;
 
@@ -42,6 +42,12 @@ impl Touched {
                 }
                 EntryKind::Ingress => {
                     touched.ingress.insert(name.clone());
+                    // What repairs it knows its SSRC.
+                    let repairs = |role: &StreamRole| role.repairs.as_ref().is_some_and(|r| r.stream == *name);
+                    touched
+                        .ingress
+                        .extend(next.ingress.iter().filter(|(_, r)| repairs(&r.role)).map(|(name, _)| name.clone()));
+                    touched.legs.extend(next.learn.values().filter(|r| repairs(&r.role)).map(|r| r.leg.clone()));
                     touched
                         .egress
                         .extend(next.egress.iter().filter(|(_, r)| r.source == *name).map(|(n, _)| n.clone()));
