@@ -61,12 +61,15 @@ fn the_example_says_what_it_means() {
     assert_eq!((video.mid.as_deref(), video.dscp, video.csrc), (Some("1"), Some(34), false));
     let rtx = video.rtx.as_ref().unwrap();
     assert_eq!((video.history, rtx.ssrc, rtx.payload_types.as_slice()), (512, Ssrc(2003), [(100, 101)].as_slice()));
-    let all = Feedback { reports: true, transport_cc: true, nack: true, key_frame: Some(KeyFrameRequest::Pli) };
-    assert_eq!((bob.feedback, alice.feedback), (all, Feedback::default()));
 }
 
 #[test]
-fn repair_streams_name_what_they_repair() {
+fn feedback_and_repair_are_spelled_out() {
+    let extensions = "extensions = { mid = 4, transport_cc = 3 }";
+    let feedback = "feedback = { reports = true, transport_cc = true, nack = true, key_frame = \"pli\" }";
+    let table = parse(&with(extensions, &format!("{extensions}\n{feedback}")), &origin(0o600)).unwrap();
+    let all = Feedback { reports: true, transport_cc: true, nack: true, key_frame: Some(KeyFrameRequest::Pli) };
+    assert_eq!((table.legs["bob"].feedback, table.legs["carol"].feedback), (all, Feedback::default()));
     let text = with(
         "payload_types = [111]",
         "payload_types = [111]\nrepairs = { stream = \"alice-video\", payload_types = { 111 = 96 } }",
@@ -81,8 +84,8 @@ fn repair_streams_name_what_they_repair() {
             "egress.bob/video.history: is 70000; expected a number of packets 0 to 1024",
         ),
         (
-            "key_frame = \"pli\"",
-            "key_frame = \"sli\"",
+            extensions,
+            &format!("{extensions}\nfeedback = {{ key_frame = \"sli\" }}"),
             "leg.bob.feedback.key_frame: is \"sli\"; expected \"pli\" or \"fir\"",
         ),
     ] {
