@@ -101,7 +101,9 @@ mod tests {
     fn asks_a_few_times_and_gives_up() {
         let mut receiver = Receiver::new(0);
         let accept = |receiver: &mut Receiver, n| receiver.accept(PacketIndex::from_u64(n).unwrap());
-        [10, 11, 15].into_iter().for_each(|n| accept(&mut receiver, n));
+        for n in [10, 11, 15] {
+            accept(&mut receiver, n);
+        }
         let mut gaps = Gaps::default();
         let mut now = Nanos::from_millis(1_000);
         assert_eq!(gaps.found(now, 12, 15), (Nanos::from_millis(1_015), 0));
