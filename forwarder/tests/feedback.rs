@@ -10,9 +10,11 @@ use std::net::SocketAddr;
 use sluice_forwarder::engine::event::Event;
 use sluice_forwarder::engine::{Capacity, Nanos};
 use sluice_forwarder::wire::rtcp::report::{ReportBlock, SenderInfo, write_receiver, write_sender};
-use sluice_forwarder::wire::rtcp::{Message, Walk, payload};
+use sluice_forwarder::wire::rtcp::{Message, Walk, nack, payload};
 use sluice_srtp::{MasterKey, Profile, ProviderKind, Ssrc};
-use sluice_table::{ExtensionIds, Feedback, KeyFrameRequest, Kind, Learn, Source, StreamRole, Table};
+use sluice_table::{
+    DropReason, ExtensionIds, Feedback, KeyFrameRequest, Kind, Learn, Repair, Rtx, Source, StreamRole, Table,
+};
 use support::rtcp::RtcpPeer;
 use support::{
     Peer, Publisher, World, base_table, egress, ingress, key, name, peer, publisher_leg, receiver_leg, wrap,
@@ -99,10 +101,32 @@ impl Room {
         self.settle();
     }
 
+    fn nack(&mut self, n: u32, media: u32, lost: &[u16]) {
+        let mut out = [0; 64];
+        let (len, taken) = nack::write(&mut out, Ssrc(9), Ssrc(media), lost).unwrap();
+        assert_eq!(taken, lost.len());
+        self.send(n, &out[..len]);
+    }
+
     fn pli(&mut self, n: u32, media: u32) {
         let mut out = [0; 12];
         payload::write_pli(&mut out, Ssrc(9), Ssrc(media)).unwrap();
         self.send(n, &out);
+    }
+
+    /// Every packet asked of a peer again, with when.
+    fn nacked(&self, n: u32, ssrc: u32) -> Vec<(Nanos, u16)> {
+        let mut all = Vec::new();
+        for (at, _, bytes) in self.got.iter().filter(|(_, to, _)| *to == peer(n)) {
+            for packet in Walk::new(bytes) {
+                if let Some(Message::Nack(nack)) = packet.message()
+                    && nack.media == Ssrc(ssrc)
+                {
+                    all.extend(nack.lost().map(|seq| (*at, seq)));
+                }
+            }
+        }
+        all
     }
 
     /// Times and streams of requests for key frames to a peer.
@@ -193,11 +217,11 @@ fn every_authenticated_packet_is_told_of_within_a_tenth_of_a_second() {
                 assert!(known.is_none() || known == tick);
             }
         }
-        let last = *model.iter().filter(|(seq, tick)| tick.is_some() && **seq < 30_000).next_back().unwrap().0;
+        let last = *model.iter().rfind(|(seq, tick)| tick.is_some() && **seq < 30_000).unwrap().0;
         model.retain(|seq, _| *seq > 30_000 || *seq <= last);
         assert_eq!(told, model, "{workers} workers");
         assert!(room.got[0].0.since(begin) <= Nanos::from_millis(60), "the first comes early");
-        assert!(room.world.dropped(sluice_table::DropReason::UnknownSsrc) > 0);
+        assert!(room.world.dropped(DropReason::UnknownSsrc) > 0);
     }
 }
 
@@ -381,4 +405,175 @@ fn control_still_sees_what_is_no_feedback() {
     room.world.settle();
     let seen: Vec<_> = room.world.local.engines[0].events().collect();
     assert!(seen.iter().any(|event| matches!(event, Event::RtcpIn { bytes, .. } if **bytes == goodbye)), "{seen:?}");
+}
+
+/// Everything a receiver asks for comes once more on the repair stream, under indexes of its own.
+#[test]
+fn lost_packets_come_again_on_the_repair_stream() {
+    for workers in [1, 2] {
+        let mut table = base_table();
+        leg(&mut table, PUB, Feedback::default());
+        leg(&mut table, RX, Feedback::default());
+        ingress(&mut table, "video", "leg0", 100, Kind::Video);
+        egress(&mut table, "rx", "leg1", 500, "video");
+        let row = table.egress.get_mut(&name("rx")).unwrap();
+        (row.csrc, row.history, row.first_sequence) = (true, 64, Some(16_000));
+        row.rtx = Some(Rtx { ssrc: Ssrc(501), payload_types: vec![(96, 97)] });
+        let mut room = Room::new(&table, workers);
+        let mut video = Publisher::new(peer(PUB), Ssrc(100), 111, &in_key(PUB), 65_500);
+        for n in 0..100u8 {
+            room.world.arrive(0, &video.frame(&[n; 300]));
+            room.settle();
+        }
+        room.nack(RX, 500, &[16_040, 16_041, 16_099]);
+        room.nack(RX, 500, &[16_099, 16_000, 16_100]);
+        room.nack(RX, 501, &[16_050]);
+        room.nack(RX, 777, &[16_050]);
+        let streams = &room.world.peers[&peer(RX)].streams;
+        let repairs = &streams[&Ssrc(501)].packets;
+        let got: Vec<(u16, u8)> = repairs.iter().map(|(_, _, _, p)| (u16::from_be_bytes([p[0], p[1]]), p[2])).collect();
+        assert_eq!(got, [(16_040, 40), (16_041, 41), (16_099, 99), (16_099, 99)], "{}", room.world.drops());
+        for (number, (index, timestamp, payload_type, payload)) in repairs.iter().enumerate() {
+            assert_eq!(*index, repairs[0].0 + number as u64);
+            let original = &streams[&Ssrc(500)].packets[usize::from(payload[2])];
+            assert_eq!((original.1, &original.3[..]), (*timestamp, &payload[2..]));
+            assert_eq!(*payload_type, 97);
+        }
+        assert_eq!(room.world.dropped(DropReason::NackUnknown), 2, "too old, and never sent");
+
+        // A repair stream's indexes go on whatever becomes of its row.
+        let next = repairs.last().unwrap().0 + 1;
+        table.egress.get_mut(&name("rx")).unwrap().rtx = None;
+        room.world.local.apply(table.clone()).unwrap();
+        let mut other = table.clone();
+        other.egress.get_mut(&name("rx")).unwrap().rtx = Some(Rtx { ssrc: Ssrc(501), payload_types: vec![(96, 97)] });
+        room.world.local.apply(other.clone()).unwrap();
+        room.world.arrive(0, &video.frame(b"last"));
+        room.settle();
+        room.nack(RX, 500, &[16_100]);
+        assert_eq!(room.world.peers[&peer(RX)].streams[&Ssrc(501)].packets.last().unwrap().0, next);
+        egress(&mut other, "thief", "leg1", 501, "video");
+        other.egress.get_mut(&name("rx")).unwrap().rtx = None;
+        let refused = room.world.local.apply(other).unwrap_err();
+        assert!(refused.detail.contains("in use by another stream"), "{refused}");
+    }
+}
+
+#[test]
+fn without_a_repair_stream_the_very_same_bytes_come_again() {
+    let mut table = base_table();
+    leg(&mut table, PUB, Feedback::default());
+    leg(&mut table, RX, Feedback::default());
+    ingress(&mut table, "audio", "leg0", 100, Kind::Audio);
+    egress(&mut table, "rx", "leg1", 500, "audio");
+    let row = table.egress.get_mut(&name("rx")).unwrap();
+    (row.history, row.first_sequence) = (16, Some(1_000));
+    let mut room = Room::new(&table, 1);
+    room.world.repeats = true;
+    let mut audio = Publisher::new(peer(PUB), Ssrc(100), 111, &in_key(PUB), 7);
+    for n in 0..40u8 {
+        room.world.arrive(0, &audio.frame(&[n; 80]));
+        room.settle();
+    }
+    room.nack(RX, 500, &[1_039, 1_030, 1_024, 1_023]);
+    let packets = &room.world.peers[&peer(RX)].streams[&Ssrc(500)];
+    assert_eq!(packets.packets.len(), 40);
+    assert_eq!(packets.repeated, [1_039, 1_030, 1_024]);
+    assert_eq!(room.world.dropped(DropReason::NackUnknown), 1);
+    // Asking is limited.
+    for _ in 0..30 {
+        room.nack(RX, 500, &(1_024..1_040).collect::<Vec<u16>>());
+    }
+    assert!(room.world.dropped(DropReason::NackLimited) > 300, "{}", room.world.drops());
+}
+
+fn rule(rid: Option<&str>, repaired_rid: Option<&str>, payload_type: u8, role: StreamRole) -> Learn {
+    Learn {
+        leg: name("leg0"),
+        mid: None,
+        rid: rid.map(str::to_owned),
+        repaired_rid: repaired_rid.map(str::to_owned),
+        kind: Kind::Video,
+        clock_rate: 90_000,
+        payload_types: vec![payload_type],
+        role,
+    }
+}
+
+/// A one-byte extension block with one element.
+fn element(id: u8, value: &[u8]) -> Vec<u8> {
+    let mut block = vec![0xbe, 0xde, 0, 0, (id << 4) | (value.len() - 1) as u8];
+    block.extend_from_slice(value);
+    block.resize(block.len().next_multiple_of(4), 0);
+    block[3] = ((block.len() - 4) / 4) as u8;
+    block
+}
+
+/// What gets lost is asked for, and what comes on the repair stream goes on as if it had come late; for listed streams
+/// and for such that announce themselves.
+#[test]
+fn losses_are_asked_for_and_repaired() {
+    for (workers, learned) in [(1, false), (2, false), (1, true), (2, true)] {
+        let mut table = base_table();
+        leg(&mut table, PUB, Feedback { nack: true, ..Feedback::default() });
+        table.legs.get_mut(&name("leg0")).unwrap().extensions.repaired_rid = Some(11);
+        leg(&mut table, RX, Feedback::default());
+        let repair = Repair { stream: name("video"), payload_types: vec![(97, 111)] };
+        let role = StreamRole { repairs: Some(repair), ..StreamRole::default() };
+        if learned {
+            table.learn.insert(name("video"), rule(Some("h"), None, 111, StreamRole::default()));
+            table.learn.insert(name("rtx"), rule(None, Some("h"), 97, role));
+        } else {
+            ingress(&mut table, "video", "leg0", 100, Kind::Video);
+            ingress(&mut table, "rtx", "leg0", 101, Kind::Video);
+            let row = table.ingress.get_mut(&name("rtx")).unwrap();
+            (row.payload_types, row.role) = (vec![97], role);
+        }
+        egress(&mut table, "rx", "leg1", 500, "video");
+        table.egress.get_mut(&name("rx")).unwrap().first_sequence = Some(16_000);
+        let mut room = Room::new(&table, workers);
+        let mut video = Publisher::new(peer(PUB), Ssrc(100), 111, &in_key(PUB), 65_500);
+        let mut rtx = Publisher::new(peer(PUB), Ssrc(101), 97, &in_key(PUB), 9);
+        let begin = room.world.now;
+        for n in 0..60u8 {
+            let packet = video.packet(&[n; 50], &element(10, b"h"));
+            if n < 30 || (n > 33 && n != 40) {
+                room.world.arrive(0, &wrap(peer(PUB), &packet));
+            }
+            room.settle();
+            room.pass(1);
+        }
+        let seq = |n: u32| (65_500 + n) as u16;
+        let first: Vec<u16> = room.nacked(PUB, 100).iter().take(4).map(|(_, seq)| *seq).collect();
+        assert_eq!(first, [seq(30), seq(31), seq(32), seq(33)], "{workers} {learned}");
+        let asked = room.nacked(PUB, 100)[0].0.since(begin + Nanos::from_millis(34));
+        assert!((Nanos::from_millis(10)..=Nanos::from_millis(20)).contains(&asked), "{asked:?}");
+        for n in [31u8, 32, 40, 32, 45] {
+            let mut payload = seq(u32::from(n)).to_be_bytes().to_vec();
+            payload.extend([n; 50]);
+            let packet = rtx.packet(&payload, &element(11, b"h"));
+            room.world.arrive(0, &wrap(peer(PUB), &packet));
+            room.settle();
+        }
+        let probe = rtx.packet(&[], &element(11, b"h"));
+        room.world.arrive(0, &wrap(peer(PUB), &probe));
+        room.pass(800);
+        assert_eq!(room.world.dropped(DropReason::RepairUnneeded), 2, "{}", room.world.drops());
+        assert_eq!(room.world.dropped(DropReason::RepairEmpty), 1, "{}", room.world.drops());
+        let streams = &room.world.peers[&peer(RX)].streams;
+        let mut got: Vec<(u64, u8)> = streams[&Ssrc(500)].packets.iter().map(|(i, _, _, p)| (*i, p[0])).collect();
+        assert!(streams[&Ssrc(500)].packets.iter().all(|(_, _, pt, p)| *pt == 96 && p.len() == 50));
+        got.sort_unstable();
+        let all: Vec<(u64, u8)> =
+            (0..60).filter(|n| ![30, 33].contains(n)).map(|n| (16_000 + u64::from(n), n)).collect();
+        assert_eq!(got, all, "{workers} {learned}: {}", room.world.drops());
+        let of =
+            |n| room.nacked(PUB, 100).into_iter().filter(|(_, s)| *s == seq(n)).map(|(at, _)| at).collect::<Vec<_>>();
+        let times = of(30);
+        assert_eq!(times.len(), 5, "given up after five requests");
+        assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) >= Nanos::from_millis(50)));
+        assert!(of(31).len() < 3 && of(45).is_empty());
+        let given_up: u64 = room.world.local.engines.iter().map(|e| e.counters().nacks_given_up).sum();
+        assert_eq!(given_up, 2);
+    }
 }

@@ -48,6 +48,16 @@ pub struct Counters {
     pub key_frames_saved: u64,
     /// Requests for key frames sent to peers.
     pub key_frame_requests: u64,
+    /// Packets that peers asked for again.
+    pub nacks_in: u64,
+    /// Packets sent again.
+    pub sent_again: u64,
+    /// Packets asked for again.
+    pub nacks_out: u64,
+    /// Lost packets that never came.
+    pub nacks_given_up: u64,
+    /// Lost packets that came on a repair stream.
+    pub repaired: u64,
     drops: [u64; DropReason::COUNT],
 }
 
@@ -75,6 +85,11 @@ impl Default for Counters {
             key_frames_wanted: 0,
             key_frames_saved: 0,
             key_frame_requests: 0,
+            nacks_in: 0,
+            sent_again: 0,
+            nacks_out: 0,
+            nacks_given_up: 0,
+            repaired: 0,
             drops: [0; DropReason::COUNT],
         }
     }

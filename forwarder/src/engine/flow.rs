@@ -29,6 +29,8 @@ pub(super) mod special {
     pub(crate) const VIRTUAL: u8 = 16;
     /// The leg is choosy about whom virtual sources bring.
     pub(crate) const CHOOSY: u8 = 32;
+    /// Sealed packets are kept.
+    pub(crate) const KEPT: u8 = 128;
 }
 
 /// One egress stream as the packets of one generation see it. What every packet reads fills the first line; an IPv4
@@ -122,7 +124,8 @@ impl Flow {
             special: if leg.extensions.inserts { special::INSERTS } else { 0 }
                 | if keys.is_none() { special::PLAIN } else { 0 }
                 | if leg.ice.is_some() { special::CONSENT } else { 0 }
-                | if leg.is_choosy() { special::CHOOSY } else { 0 },
+                | if leg.is_choosy() { special::CHOOSY } else { 0 }
+                | if config.history > 0 && config.rtx.is_none() { special::KEPT } else { 0 },
             template: template.with_dscp(config.dscp),
         };
         Ok(())

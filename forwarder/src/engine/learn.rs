@@ -112,6 +112,7 @@ impl<C: Provider> Engine<C> {
             payload_types: rule.payload_types,
             byte_rate: rule.byte_rate,
             clock_rate: rule.clock_rate,
+            repairs: rule.repairs,
             index: self.learned.rows[spare as usize].clone(),
             resume: 0,
             incarnation,

@@ -36,6 +36,8 @@ pub(super) enum Outgoing {
     Check { leg: u32, to: Address, transaction: TransactionId },
     /// RTCP in clear, to be sealed.
     Rtcp { leg: u32, bytes: Box<[u8]> },
+    /// A packet of a stream that its receiver asks for again.
+    Again { leg: u32, slot: u32, seq: u16 },
     /// A datagram of control to one of the leg's tuples.
     Packet { leg: u32, to: Address, bytes: Box<[u8]> },
 }
@@ -45,6 +47,7 @@ impl Outgoing {
         let (Outgoing::Answer { leg, .. }
         | Outgoing::Check { leg, .. }
         | Outgoing::Rtcp { leg, .. }
+        | Outgoing::Again { leg, .. }
         | Outgoing::Packet { leg, .. }) = self;
         *leg
     }
@@ -52,7 +55,7 @@ impl Outgoing {
     fn into_garbage(self) -> Option<Garbage> {
         match self {
             Outgoing::Rtcp { bytes, .. } | Outgoing::Packet { bytes, .. } => Some(Garbage::Bytes(bytes)),
-            Outgoing::Answer { .. } | Outgoing::Check { .. } => None,
+            Outgoing::Answer { .. } | Outgoing::Check { .. } | Outgoing::Again { .. } => None,
         }
     }
 }
@@ -72,7 +75,8 @@ impl OutgoingQueue {
 }
 
 /// Why a packet did not go out.
-enum Failure {
+pub(super) enum Failure {
+    /// For good.
     Drop(DropReason),
     /// No frame: come back.
     NoFrame,
@@ -148,12 +152,15 @@ impl<C: Provider> Engine<C> {
     }
 
     fn send_one<P: Ports>(&mut self, now: Nanos, outgoing: &Outgoing, ports: &mut P) -> Result<(), Failure> {
+        if let Outgoing::Again { leg, slot, seq } = *outgoing {
+            return self.send_again(now, (leg, slot, seq), ports);
+        }
         let row = &self.legs[outgoing.leg() as usize];
         let leg = row.config.get(self.generation).ok_or(DropReason::Removed)?;
         let (to, is_stun) = match outgoing {
             Outgoing::Answer { to, .. } | Outgoing::Check { to, .. } => (Some(*to), true),
             Outgoing::Packet { to, bytes, .. } => (Some(*to), frame::classify(bytes) == frame::Class::Stun),
-            Outgoing::Rtcp { .. } => (None, false),
+            Outgoing::Rtcp { .. } | Outgoing::Again { .. } => (None, false),
         };
         if !is_stun && !row.ice.may_send(now) {
             return Err(DropReason::ConsentLost.into());
@@ -167,12 +174,13 @@ impl<C: Provider> Engine<C> {
             Outgoing::Check { transaction, .. } => check(leg, transaction, room),
             Outgoing::Packet { bytes, .. } => copy(bytes, room),
             Outgoing::Rtcp { bytes, .. } => seal(&mut self.crypto, leg, bytes, room),
+            Outgoing::Again { .. } => Err(DropReason::Removed), // went its own way above
         };
         let counter = match outgoing {
             Outgoing::Answer { .. } => &mut self.counters.stun_answered,
             Outgoing::Check { .. } => &mut self.counters.consent_checks,
             Outgoing::Packet { .. } => &mut self.counters.packet_out,
-            Outgoing::Rtcp { .. } => &mut self.counters.rtcp_out,
+            Outgoing::Rtcp { .. } | Outgoing::Again { .. } => &mut self.counters.rtcp_out,
         };
         submit(&way, frame, written, ports)?;
         *counter += 1;

@@ -6,8 +6,8 @@ use sluice_srtp::job::{OpenError, OpenJob};
 use sluice_srtp::provider::Provider;
 use sluice_srtp::replay::{Receiver, ReplayError};
 use sluice_srtp::{PacketIndex, Profile};
-use sluice_table::DropReason;
 use sluice_table::protocol::{Direction, PacketInReason};
+use sluice_table::{DropReason, Kind};
 
 use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
@@ -322,6 +322,7 @@ impl<C: Provider> Engine<C> {
         let config = row.config.get(generation).ok_or(DropReason::Removed)?;
         let receiver = row.receiver.as_mut().ok_or(DropReason::Removed)?;
         receiver.check(candidate.index).map_err(replay_reason)?; // twice in one burst
+        let expected = receiver.highest().map(|highest| highest.as_u64() + 1);
         receiver.accept(candidate.index);
         if let Some(highest) = receiver.highest() {
             config.index.store_next(highest.as_u64() + 1);
@@ -364,6 +365,11 @@ impl<C: Provider> Engine<C> {
             header_len: header.len as u16,
             elements,
         };
+        // Without an extension that tells frames apart every packet may start one, which says nothing.
+        let told_apart = [Meaning::FrameDescriptor, Meaning::DependencyDescriptor];
+        let key_frame = config.kind == Kind::Video
+            && cell.meta.key_frame
+            && told_apart.into_iter().any(|meaning| leg.extensions.id(meaning).is_some());
         row.first_index.get_or_insert(candidate.index.as_u64());
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
@@ -381,12 +387,27 @@ impl<C: Provider> Engine<C> {
             let at = (candidate.index.as_u64(), header.timestamp);
             self.feedback.received(now, candidate.ingress, config.incarnation, at, config.clock_rate);
         }
+        let repairs = config.repairs;
+        if feedback.nack
+            && config.kind == Kind::Video
+            && repairs.is_none()
+            && let Some(first) = expected.filter(|first| *first < candidate.index.as_u64())
+        {
+            let end = candidate.index.as_u64();
+            self.counters.nacks_given_up += self.feedback.missing(now, candidate.leg, candidate.ingress, first, end);
+        }
         let workers = self.lists[list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
         }
+        if key_frame {
+            self.key_frame_seen(candidate.ingress);
+        }
         if let Some(level) = level {
             self.emit(Event::Level { list, level });
+        }
+        if let Some(repairs) = repairs {
+            return self.restore(now, candidate.leg, candidate.cell, &repairs);
         }
         if workers == 0 {
             return Err(DropReason::NoReceiver);
@@ -396,7 +417,7 @@ impl<C: Provider> Engine<C> {
     }
 
     /// Queues an opened packet for every worker that has receivers of it.
-    fn dispatch(&mut self, now: Nanos, cell: CellId, workers: u64) {
+    pub(super) fn dispatch(&mut self, now: Nanos, cell: CellId, workers: u64) {
         let own = 1u64 << self.worker;
         if workers & own != 0 {
             let meta = &self.slab.memory().read(cell).meta;
@@ -404,6 +425,9 @@ impl<C: Provider> Engine<C> {
             let held = Held { worker: self.worker, cell };
             if self.cursors.push(&mut self.lists, held, list, kind, now) {
                 self.slab.hold(cell);
+                if self.feedback.history.wants(kind) {
+                    self.feedback.history.keep_clear(self.slab.memory().read(cell));
+                }
             } else {
                 self.counters.drop(DropReason::QueueFull);
             }

@@ -53,6 +53,8 @@ pub struct Rewriter {
     /// Switches of source so far.
     epochs: u32,
     has_sent: bool,
+    /// Index in from which on nothing was left out.
+    closed: u64,
 }
 
 impl Default for Rewriter {
@@ -70,6 +72,7 @@ impl Default for Rewriter {
             clock_rate: 0,
             epochs: 0,
             has_sent: false,
+            closed: 0,
         }
     }
 }
@@ -176,6 +179,23 @@ impl Rewriter {
         self.expected = index.wrapping_add(1);
         self.set_left_out(self.left_out() | 1);
         self.offset = self.offset.wrapping_sub(1);
+        self.closed = index.wrapping_add(1);
+    }
+
+    /// Which packet went out under an index, or would have: its source and index in. `None` for another source's, and
+    /// for one behind which too much was left out.
+    pub fn origin(&self, index: u64) -> Option<(u32, u64)> {
+        let source = self.source()?;
+        if index < self.base || index >= self.next {
+            return None;
+        }
+        let straight = index.wrapping_sub(self.offset);
+        if straight >= self.closed {
+            return Some((source, straight));
+        }
+        let mut behind = (0..MEMORY).filter(|_| self.left_out() != 0);
+        let at = behind.find(|behind| self.late(self.highest_in().wrapping_sub(*behind), *behind) == Some(index))?;
+        Some((source, self.highest_in().wrapping_sub(at)))
     }
 
     /// Has the next packet start an epoch even if its source is the one before: packets of it were kept back, and
@@ -240,6 +260,7 @@ impl Rewriter {
         };
         self.expected = packet.index.wrapping_add(1);
         self.left_out = [0; 2];
+        self.closed = 0;
         self.epochs += u32::from(switched);
         self.state = u64::from(packet.source);
     }
@@ -330,6 +351,17 @@ mod tests {
                 } else {
                     let got = rewriter.map(packet(1, next_in, 0)).unwrap();
                     assert_eq!(got.index, 1_000 + next_in - left_out, "round {round}");
+                    for back in 0..next_in.min(200) {
+                        let (Some(Some((_, from))), at) =
+                            ((got.index.checked_sub(back)).map(|index| rewriter.origin(index)), got.index - back)
+                        else {
+                            continue;
+                        };
+                        let before = if from == next_in { &sent[..] } else { &sent[..from as usize] };
+                        let gone = before.iter().filter(|p| p.is_none()).count() as u64;
+                        assert_eq!(1_000 + from - gone, at, "round {round}, {back} back");
+                        assert!(from == next_in || sent[from as usize].is_some());
+                    }
                     sent.push(Some(got.index));
                     next_in += 1;
                 }

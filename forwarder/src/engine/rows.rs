@@ -206,6 +206,8 @@ pub struct LearnRule {
     pub candidate: bool,
     /// Clock rate in Hz.
     pub clock_rate: u32,
+    /// What it repairs, if it is a repair stream.
+    pub repairs: Option<RepairConfig>,
 }
 
 impl LearnRule {
@@ -264,6 +266,8 @@ pub struct IngressConfig {
     pub byte_rate: Rate,
     /// Clock rate in Hz.
     pub clock_rate: u32,
+    /// What it repairs, if it is a repair stream.
+    pub repairs: Option<RepairConfig>,
     /// Where the highest received index is kept.
     pub index: PinnedRow,
     /// One past the highest index received under this key before; 0 when fresh.
@@ -319,12 +323,49 @@ impl PayloadTypeMap {
         Some(map)
     }
 
+    /// The payload type out, if listed.
+    pub fn find(&self, payload_type: u8) -> Option<u8> {
+        let known = &self.pairs[..usize::from(self.len & 7).min(4)];
+        known.iter().find(|(from, _)| *from == payload_type).map(|(_, to)| *to)
+    }
+
     /// The payload type out; one not listed goes out as it came.
     #[inline(always)]
     pub fn map(&self, payload_type: u8) -> u8 {
         let known = &self.pairs[..usize::from(self.len & 7).min(4)];
         known.iter().find(|(from, _)| *from == payload_type).map_or(payload_type, |(_, to)| *to)
     }
+}
+
+/// What a received repair stream (RFC 4588) repairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepairConfig {
+    /// The stream, on the same leg.
+    pub target: RepairTarget,
+    /// Payload types to the ones they restore; others are dropped.
+    pub payload_types: PayloadTypeMap,
+}
+
+/// A stream that is repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairTarget {
+    /// A listed one.
+    Stream(Ssrc),
+    /// The one that the learn rule of this list made.
+    Rule(u32),
+}
+
+/// The repair stream of an egress stream (RFC 4588).
+#[derive(Clone, Debug)]
+pub struct RtxConfig {
+    /// SSRC on the wire.
+    pub ssrc: Ssrc,
+    /// Payload types out to the ones they are repaired with.
+    pub payload_types: PayloadTypeMap,
+    /// Where the next send index is kept.
+    pub index: PinnedRow,
+    /// The first index to use.
+    pub first_index: u64,
 }
 
 /// Configuration of an egress stream at its leg's owner.
@@ -352,6 +393,10 @@ pub struct EgressConfig {
     pub index: PinnedRow,
     /// The first index to use.
     pub first_index: u64,
+    /// How lost packets are sent again; without it they are sent as they were.
+    pub rtx: Option<RtxConfig>,
+    /// How far behind the newest packet one can be asked for.
+    pub history: u16,
     /// Timestamp and when it was sent (milliseconds of engine time), of a predecessor to continue.
     pub resume_timing: Option<(u32, u32)>,
     /// Changes when send state must start over (another key).

@@ -58,6 +58,13 @@ pub struct Capacity {
     pub cells: usize,
 }
 
+impl Capacity {
+    /// Packets kept to be sent again, in all streams together: twice as many as may wait to be sent.
+    pub fn history(&self) -> usize {
+        self.cells * 2
+    }
+}
+
 impl Default for Capacity {
     fn default() -> Self {
         Capacity {
@@ -222,6 +229,8 @@ impl<C: Provider> Engine<C> {
                         if !self.cursors.push(&mut self.lists, held, meta.list, meta.kind, now) {
                             self.counters.drop(DropReason::QueueFull);
                             link.give_back(cell);
+                        } else if self.feedback.history.wants(meta.kind) {
+                            self.feedback.history.keep_clear(link.memory.read(cell));
                         }
                     }
                     Some(Message::Stray { cell, len, endpoint, remote }) => {
@@ -288,7 +297,7 @@ impl<C: Provider> Engine<C> {
             Command::Workers { list, workers } => self.lists[list as usize].workers = workers,
             Command::Egress { slot, config } => {
                 if let Some(config) = &config {
-                    self.feedback.add_egress(config.leg, slot, config.ssrc);
+                    self.feedback.add_egress(slot, config);
                 }
                 let row = &mut self.egress[slot as usize];
                 let here = row.config.get(now).map(|config| config.list);

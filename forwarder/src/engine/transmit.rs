@@ -15,6 +15,7 @@ use super::cell::Cell;
 use super::counters::Counters;
 use super::cursor::{Held, Turn};
 use super::event::Event;
+use super::feedback::History;
 use super::flow::special;
 use super::gate::{self, Offer, Verdict};
 use super::inputs::Inputs;
@@ -164,6 +165,7 @@ impl<C: Provider> Engine<C> {
             worker,
             generation,
             tap,
+            feedback,
             ..
         } = self;
         let (own, generation) = (*worker, *generation);
@@ -185,6 +187,7 @@ impl<C: Provider> Engine<C> {
             wants_key_frame: false,
             batches: &mut batches,
             tap: tap.as_deref_mut(),
+            history: &mut feedback.history,
             crypto,
             ports,
             counters,
@@ -298,6 +301,7 @@ struct Pass<'s, 'e, C, P> {
     wants_key_frame: bool,
     batches: &'e mut Batches<'s>,
     tap: Option<&'e mut Tap>,
+    history: &'e mut History,
     crypto: &'e mut C,
     ports: &'e mut P,
     counters: &'e mut Counters,
@@ -441,6 +445,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         let Some(keys) = (unsafe { flow.keys() }) else {
             bytes[header_len..].copy_from_slice(packet.payload);
             let traced = Traced { tap: self.tap.as_deref_mut(), generation: self.generation, now: self.now };
+            keep(row, slot, &frame, rtp_len, self.history);
             send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters, traced);
             return Turned::Sent;
         };
@@ -513,8 +518,18 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
             // SAFETY: `turn` found the row under this slot.
             let row = unsafe { self.egress.get_unchecked(slot as usize) };
             let traced = Traced { tap: self.tap.as_deref_mut(), generation: self.generation, now: self.now };
+            keep(row, slot, &frame, rtp_len, self.history);
             send::<P, WIDE>(row, frame, rtp_len, self.ports, self.counters, traced);
         }
+    }
+}
+
+/// Keeps a sealed packet if its stream sends them again as they were.
+#[inline(always)]
+fn keep(row: &EgressRow, slot: u32, frame: &TxFrame, rtp_len: usize, history: &mut History) {
+    if row.flow.special & special::KEPT != 0 {
+        let start = row.flow.template.len();
+        history.keep_sealed(slot, row.incarnation, &frame[start..start + rtp_len]);
     }
 }
 
@@ -586,7 +601,7 @@ fn fresh_state(config: &EgressConfig, now: Nanos) -> (SentWindow, Rewriter) {
 
 /// Writes the extension block of one packet; returns its length, 0 if nothing fits or applies.
 #[allow(clippy::too_many_arguments)]
-fn write_extensions(
+pub(super) fn write_extensions(
     out: &mut [u8],
     row: &LegRow,
     leg: &LegConfig,

@@ -155,6 +155,8 @@ pub struct Planner {
     ingress_slots: Vec<Pool>,
     egress: HashMap<StreamId, StreamSlot>,
     egress_slots: Vec<Pool>,
+    /// Index rows of repair streams.
+    repairs: HashMap<StreamId, feedback::RepairRow>,
     list_ids: Pool,
     sources: HashMap<Name, SourceState>,
     /// Lists of learn rules.
@@ -197,6 +199,7 @@ impl Planner {
             legs: HashMap::new(),
             ingress: HashMap::new(),
             egress: HashMap::new(),
+            repairs: HashMap::new(),
             sources: HashMap::new(),
             rules: HashMap::new(),
             selected: HashMap::new(),
@@ -332,6 +335,7 @@ impl Planner {
 
     fn check(&self, store: &Store, touched: &Touched, indexes: &dyn Indexes) -> Result<(), Refused> {
         self.check_capacity(store.table(), touched)?;
+        self.check_repairs(store.table(), touched)?;
         Self::check_key_reuse(store, touched, indexes)
     }
 

@@ -147,6 +147,11 @@ impl Manager {
             ("key_frames_wanted", total(|c| c.key_frames_wanted)),
             ("key_frames_saved", total(|c| c.key_frames_saved)),
             ("key_frame_requests", total(|c| c.key_frame_requests)),
+            ("nacks_in", total(|c| c.nacks_in)),
+            ("sent_again", total(|c| c.sent_again)),
+            ("nacks_out", total(|c| c.nacks_out)),
+            ("nacks_given_up", total(|c| c.nacks_given_up)),
+            ("repaired", total(|c| c.repaired)),
         ];
         let named = |counters: &[(&str, u64)]| counters.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
         let mut groups = vec![

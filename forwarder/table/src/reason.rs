@@ -90,6 +90,11 @@ reasons! {
     Removed "removed" "its leg or stream was removed while the packet waited";
     StunIntegrity "stun_integrity" "STUN message whose integrity does not verify, or a response from another address than the one asked";
     KeyFrame "key_frame" "of a layer or source the receiver can only be switched to at a key frame, which it awaits";
+    NackUnknown "nack_unknown" "asked for again by a receiver, but not or no longer kept";
+    NackLimited "nack_limited" "asked for again by a receiver too often";
+    RepairUnneeded "repair_unneeded" "repair packet of a packet that arrived, or that is too old to be forwarded";
+    RepairEmpty "repair_empty" "repair packet without a payload: padding that probes for bandwidth";
+    RepairUnknown "repair_unknown" "repair packet of a stream or payload type that is not known";
 }
 
 impl DropReason {

@@ -376,5 +376,6 @@ fn targets(entry: &Entry) -> Vec<Target> {
 
 fn stream_targets(leg: &Name, role: &StreamRole) -> Vec<Target> {
     let group = role.candidate.iter().cloned().map(Target::Group);
-    group.chain([Target::Leg(leg.clone())]).collect()
+    let repaired = role.repairs.iter().map(|repair| Target::Carried(repair.stream.clone()));
+    group.chain(repaired).chain([Target::Leg(leg.clone())]).collect()
 }

@@ -37,6 +37,8 @@ pub const CLOCK_RATES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 pub const FIRST_SEQUENCES: std::ops::RangeInclusive<u16> = 1..=16_384;
 /// Most payload types, or pairs of them, a stream may list.
 pub const MAX_PAYLOAD_TYPES: usize = 128;
+/// Pairs of payload types of a repair stream.
+pub const MAX_REPAIR_TYPES: usize = 4;
 /// Packets an egress stream keeps at most, to send them again.
 pub const MAX_HISTORY: u16 = 1_024;
 /// Longest mid, rid or repaired rid, in bytes: what a one-byte-header extension element carries (RFC 8285 §4.2).
@@ -218,8 +220,8 @@ impl Check<'_> {
             }
             Some(_) => {}
         }
-        if repair.payload_types.is_empty() {
-            self.report(kind, name, "repairs.payload_types", "expected a pair such as 97 = 96");
+        if repair.payload_types.is_empty() || repair.payload_types.len() > MAX_REPAIR_TYPES {
+            self.report(kind, name, "repairs.payload_types", "expected 1 to 4 pairs such as 97 = 96");
         }
         self.payload_map(kind, name, "repairs.payload_types", &repair.payload_types);
     }
@@ -375,6 +377,9 @@ impl Check<'_> {
         self.payload_map(kind, name, "payload_types", &row.payload_types);
         if let Some(rtx) = &row.rtx {
             self.payload_map(kind, name, "rtx.payload_types", &rtx.payload_types);
+            if rtx.payload_types.is_empty() || rtx.payload_types.len() > MAX_REPAIR_TYPES {
+                self.report(kind, name, "rtx.payload_types", "expected 1 to 4 pairs such as 96 = 97");
+            }
             if row.history == 0 {
                 self.report(kind, name, "history", "is 0, so the repair stream never sends; expected 1 or more");
             }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use sluice_srtp::{Profile, Ssrc};
 use sluice_table::file::{Origin, load, parse};
-use sluice_table::{Kind, LegKind, Limits, Remote, Table};
+use sluice_table::{Feedback, KeyFrameRequest, Kind, LegKind, Limits, Remote, Table};
 
 const EXAMPLE: &str = include_str!("../../../docs/table-example.toml");
 
@@ -59,6 +59,39 @@ fn the_example_says_what_it_means() {
     let video = &table.egress["bob/video"];
     assert_eq!((video.payload_types.as_slice(), video.first_sequence), ([(96, 100)].as_slice(), Some(1)));
     assert_eq!((video.mid.as_deref(), video.dscp, video.csrc), (Some("1"), Some(34), false));
+    let rtx = video.rtx.as_ref().unwrap();
+    assert_eq!((video.history, rtx.ssrc, rtx.payload_types.as_slice()), (512, Ssrc(2003), [(100, 101)].as_slice()));
+}
+
+#[test]
+fn feedback_and_repair_are_spelled_out() {
+    let extensions = "extensions = { mid = 4, transport_cc = 3 }";
+    let feedback = "feedback = { reports = true, transport_cc = true, nack = true, key_frame = \"pli\" }";
+    let table = parse(&with(extensions, &format!("{extensions}\n{feedback}")), &origin(0o600)).unwrap();
+    let all = Feedback { reports: true, transport_cc: true, nack: true, key_frame: Some(KeyFrameRequest::Pli) };
+    assert_eq!((table.legs["bob"].feedback, table.legs["carol"].feedback), (all, Feedback::default()));
+    let text = with(
+        "payload_types = [111]",
+        "payload_types = [111]\nrepairs = { stream = \"alice-video\", payload_types = { 111 = 96 } }",
+    );
+    let table = parse(&text, &origin(0o600)).unwrap();
+    let repair = table.ingress["alice-audio"].role.repairs.as_ref().unwrap();
+    assert_eq!((&*repair.stream.0, repair.payload_types.as_slice()), ("alice-video", [(111, 96)].as_slice()));
+    for (from, to, expected) in [
+        (
+            "history = 512",
+            "history = 70000",
+            "egress.bob/video.history: is 70000; expected a number of packets 0 to 1024",
+        ),
+        (
+            extensions,
+            &format!("{extensions}\nfeedback = {{ key_frame = \"sli\" }}"),
+            "leg.bob.feedback.key_frame: is \"sli\"; expected \"pli\" or \"fir\"",
+        ),
+    ] {
+        let found = errors(&with(from, to));
+        assert!(found.len() == 1 && found[0].ends_with(expected), "{found:?}");
+    }
 }
 
 #[test]

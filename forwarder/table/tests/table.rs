@@ -6,7 +6,7 @@ mod common;
 use common::{egress, key, leg, name, table};
 use proptest::prelude::*;
 use sluice_srtp::{Profile, Ssrc};
-use sluice_table::{Action, Change, Endpoint, Entry, EntryKind, Kind, LegKind, Remote, Table};
+use sluice_table::{Action, Change, Endpoint, Entry, EntryKind, Kind, LegKind, Remote, Repair, Rtx, StreamRole, Table};
 
 fn problems(edit: impl FnOnce(&mut Table)) -> Vec<String> {
     let mut table = table();
@@ -41,6 +41,37 @@ fn references_must_hold() {
     one("leg bob: endpoint: no endpoint is called wan", |t| t.legs.get_mut("bob").unwrap().endpoint = name("wan"));
     one("ingress alice-cam: leg: no leg is called dave", |t| {
         t.ingress.get_mut("alice-cam").unwrap().leg = name("dave");
+    });
+}
+
+#[test]
+fn feedback_and_repair_make_sense() {
+    let rtx = |ssrc, payload_types: &[(u8, u8)]| Some(Rtx { ssrc: Ssrc(ssrc), payload_types: payload_types.to_vec() });
+    let repairs = |stream: &str| {
+        let repairs = Some(Repair { stream: name(stream), payload_types: vec![(97, 96)] });
+        StreamRole { repairs, ..StreamRole::default() }
+    };
+    one("leg bob: feedback.transport_cc: needs extensions.transport_cc", |t| {
+        t.legs.get_mut("bob").unwrap().feedback.transport_cc = true;
+    });
+    let edit = |t: &mut Table, row: Option<Rtx>, history| {
+        let egress = t.egress.get_mut("carol-sees-bob").unwrap();
+        (egress.rtx, egress.history) = (row, history);
+    };
+    assert_eq!(problems(|t| edit(t, rtx(77, &[(100, 101)]), 1_024)), Vec::<String>::new());
+    one("egress carol-sees-bob: history: is 0", |t| edit(t, rtx(77, &[(100, 101)]), 0));
+    one("egress carol-sees-bob: history: 1025 is out of range", |t| edit(t, None, 1_025));
+    one("egress carol-sees-bob: rtx.payload_types: expected 1 to 4 pairs", |t| edit(t, rtx(77, &[]), 1));
+    one("egress carol-sees-bob: rtx.payload_types: 96 is mapped twice", |t| edit(t, rtx(77, &[(96, 97), (96, 98)]), 1));
+    let taken = table().egress["carol-sees-alice"].ssrc.0;
+    one("egress carol-sees-bob: ssrc: egress carol-sees-alice of the same leg has this SSRC already", |t| {
+        edit(t, rtx(taken, &[(96, 97)]), 1);
+    });
+    one("ingress alice-cam: repairs.stream: no ingress stream or learn rule is called x", |t| {
+        t.ingress.get_mut("alice-cam").unwrap().role = repairs("x");
+    });
+    one("ingress alice-cam: repairs.stream: alice-cam repairs a stream itself", |t| {
+        t.ingress.get_mut("alice-cam").unwrap().role = repairs("alice-cam");
     });
 }
 

@@ -118,6 +118,8 @@ pub struct Received {
     /// Sealed bytes by index: two different ones would be a disaster.
     sealed: HashMap<u64, Vec<u8>>,
     receiver: Option<Receiver>,
+    /// Indexes that came again with the same bytes, where that is allowed.
+    pub repeated: Vec<u64>,
 }
 
 /// One receiving peer.
@@ -134,7 +136,7 @@ impl Peer {
         Peer { keys: crypto.expand(key), crypto, profile: key.profile(), streams: BTreeMap::new() }
     }
 
-    fn take(&mut self, packet: &[u8]) {
+    fn take(&mut self, packet: &[u8], repeats: bool) {
         let header = rtp::parse(packet).unwrap();
         let stream = self.streams.entry(header.ssrc).or_default();
         let receiver = stream.receiver.get_or_insert_with(|| Receiver::new(0));
@@ -154,6 +156,10 @@ impl Peer {
             .result
             .unwrap_or_else(|e| panic!("{:?} index {index:?} profile {:?}: {e}", header.ssrc, self.profile));
         out.truncate(len);
+        if repeats && stream.sealed.get(&index.as_u64()).is_some_and(|known| known == packet) {
+            stream.repeated.push(index.as_u64());
+            return;
+        }
         assert!(receiver.check(index).is_ok(), "index {index:?} of {:?} sent twice", header.ssrc);
         receiver.accept(index);
         let other = stream.sealed.insert(index.as_u64(), packet.to_vec());
@@ -171,6 +177,8 @@ pub struct World {
     pub now: Nanos,
     /// STUN, DTLS and RTCP that was sent: where to and what.
     pub control: Vec<(SocketAddr, Vec<u8>)>,
+    /// Whether packets may come again as they were.
+    pub repeats: bool,
     /// The earliest deadline of the last steps.
     pub deadline: Nanos,
     ports: Vec<(MemoryIo, MemoryIo)>,
@@ -189,6 +197,7 @@ impl World {
             peers: HashMap::new(),
             now: Nanos::from_millis(1),
             control: Vec::new(),
+            repeats: false,
             deadline: Nanos::NEVER,
             ports,
         }
@@ -228,7 +237,7 @@ impl World {
                         self.control.push((to, payload.to_vec()));
                         continue;
                     }
-                    self.peers.get_mut(&to).unwrap_or_else(|| panic!("nobody at {to}")).take(payload);
+                    self.peers.get_mut(&to).unwrap_or_else(|| panic!("nobody at {to}")).take(payload, self.repeats);
                 }
             }
             // A packet may pass through the queues of two workers without a frame moving.

@@ -26,7 +26,8 @@ impl<C: Provider> Engine<C> {
                 Some(Message::ReceiverReport { blocks, .. }) => self.take_blocks(now, leg, blocks),
                 Some(Message::PictureLoss { media, .. }) => self.asked(now, leg, media),
                 Some(Message::FullIntra(fir)) => fir.streams().for_each(|(media, _)| self.asked(now, leg, media)),
-                Some(Message::Nack(_) | Message::Description | Message::Transport(_) | Message::Remb) => {}
+                Some(Message::Nack(nack)) => self.take_nack(now, leg, &nack),
+                Some(Message::Description | Message::Transport(_) | Message::Remb) => {}
                 Some(Message::Other) | None => foreign += packet.whole.len(),
             }
         }

@@ -4,21 +4,30 @@
 mod anchor;
 mod arrivals;
 mod chains;
+mod gaps;
+mod history;
 mod incoming;
 mod requests;
+mod resend;
+mod restore;
 mod send;
 mod stream;
 
 use sluice_srtp::Ssrc;
+use sluice_srtp::window::SentWindow;
+use sluice_table::Kind;
 
 pub use anchor::Anchor;
 
 use self::anchor::{Anchors, Offset};
 use self::arrivals::Arrivals;
 use self::chains::Chains;
+use self::gaps::Gaps;
+pub(super) use self::history::History;
 use self::stream::{KeyFrames, Reception};
 use super::map::FlatMap;
-use super::rows::StreamKey;
+use super::police::Bucket;
+use super::rows::{EgressConfig, StreamKey};
 use super::run::Capacity;
 use super::time::Nanos;
 use super::timers::Timers;
@@ -49,6 +58,8 @@ struct LegFeedback {
     round: u32,
     /// Quick rounds left.
     first_rounds: u8,
+    /// Budget for packets sent again.
+    again: Bucket,
     /// Whether the peer ever asked for a key frame or a packet itself.
     asks: bool,
 }
@@ -66,6 +77,7 @@ impl Default for LegFeedback {
             armed: never,
             round: 0,
             first_rounds: 0,
+            again: Bucket::default(),
             asks: false,
         }
     }
@@ -76,6 +88,7 @@ impl Default for LegFeedback {
 struct InFeedback {
     reception: Reception,
     key_frames: KeyFrames,
+    gaps: Gaps,
 }
 
 /// What is remembered of a sent stream.
@@ -91,6 +104,10 @@ struct OutFeedback {
     waits_since: Option<Nanos>,
     /// Packets its receiver lost by its last report.
     lost: i32,
+    /// Its repair stream: SSRC, incarnation, and the indexes issued.
+    repair: Option<((Ssrc, u64), SentWindow)>,
+    /// The kind it has packets kept of for its repair stream.
+    keeps: Option<Kind>,
 }
 
 /// A worker's feedback.
@@ -105,6 +122,7 @@ pub(super) struct FeedbackState {
     /// Egress slots by leg and SSRC on the wire.
     outs: FlatMap<StreamKey, u32>,
     anchors: Anchors,
+    pub(super) history: History,
     /// Canonical name of everything sent here (RFC 7022 §4.2): all of it is timed by one clock.
     name: [u8; 16],
 }
@@ -126,6 +144,7 @@ impl FeedbackState {
             egress: std::iter::repeat_with(OutFeedback::default).take(capacity.egress).collect(),
             outs: FlatMap::new(capacity.egress, seed),
             anchors: Anchors::new(capacity.lists),
+            history: History::new(capacity.history(), seed),
             name,
         }
     }
@@ -144,21 +163,32 @@ impl FeedbackState {
     }
 
     /// A stream is sent to a leg from now on.
-    pub(super) fn add_egress(&mut self, leg: u32, slot: u32, ssrc: Ssrc) {
+    pub(super) fn add_egress(&mut self, slot: u32, config: &EgressConfig) {
+        let (leg, ssrc) = (config.leg, config.ssrc);
         if self.sends.add(leg, slot) {
+            self.set_keeps(slot, None);
             self.egress[slot as usize] = OutFeedback::default();
             let inserted = self.outs.insert(StreamKey { leg, ssrc }, slot);
             debug_assert!(inserted.is_ok(), "as many as slots");
         }
+        self.set_keeps(slot, config.rtx.as_ref().map(|_| config.kind));
         self.hurry(leg);
     }
 
     /// A stream's slot is free again.
     pub(super) fn remove_egress(&mut self, leg: u32, slot: u32, ssrc: Ssrc) {
         self.sends.remove(slot);
+        self.set_keeps(slot, None);
         let key = StreamKey { leg, ssrc };
         if self.outs.get(key) == Some(slot) {
             self.outs.remove(key);
+        }
+    }
+
+    fn set_keeps(&mut self, slot: u32, keeps: Option<Kind>) {
+        let before = std::mem::replace(&mut self.egress[slot as usize].keeps, keeps);
+        for (kind, by) in before.map(|kind| (kind, -1)).into_iter().chain(keeps.map(|kind| (kind, 1))) {
+            self.history.count(kind, by);
         }
     }
 
@@ -210,6 +240,14 @@ impl FeedbackState {
             row.transport = due;
             self.arm(leg);
         }
+    }
+
+    /// Packets from `first` to before `end` are missing. Returns how many older ones were given up.
+    #[cold]
+    pub(super) fn missing(&mut self, now: Nanos, leg: u32, slot: u32, first: u64, end: u64) -> u64 {
+        let (due, given_up) = self.ingress[slot as usize].gaps.found(now, first, end);
+        self.set_requests(leg, due);
+        given_up
     }
 
     /// A packet of a stream was accepted.

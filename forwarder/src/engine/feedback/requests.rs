@@ -1,5 +1,6 @@
 //! Requests for key frames, from whoever wants one to the stream's sender.
 
+use arrayvec::ArrayVec;
 use sluice_srtp::provider::Provider;
 use sluice_table::Kind;
 
@@ -7,7 +8,7 @@ use super::super::event::Event;
 use super::super::run::Engine;
 use super::super::time::Nanos;
 use super::US;
-use crate::wire::rtcp::Compound;
+use crate::wire::rtcp::{Compound, nack};
 
 /// Receivers that repeat themselves are passed on this often.
 const PASS_ON: Nanos = Nanos::from_millis(100);
@@ -35,7 +36,6 @@ impl<C: Provider> Engine<C> {
     }
 
     /// A key frame of a received stream arrived: nobody needs to ask for one any more.
-    #[allow(dead_code, reason = "called where frames are told apart")]
     pub(in super::super) fn key_frame_seen(&mut self, slot: u32) {
         if self.feedback.ingress[slot as usize].key_frames.seen() {
             self.counters.key_frames_saved += 1;
@@ -65,9 +65,27 @@ impl<C: Provider> Engine<C> {
         let mut at = self.feedback.streams.first(leg);
         while let Some(slot) = at {
             at = self.feedback.streams.after(slot);
-            let key_frames = &mut self.feedback.ingress[slot as usize].key_frames;
+            let row = &self.ingress[slot as usize];
+            let stream = row.config.get(self.generation);
+            let feedback = &mut self.feedback.ingress[slot as usize];
+            if !config.feedback.nack || stream.is_none_or(|stream| stream.incarnation != row.incarnation) {
+                feedback.gaps.clear();
+            }
+            if feedback.gaps.due() <= now
+                && let (Some(stream), Some(receiver)) = (stream, &row.receiver)
+            {
+                let mut lost = ArrayVec::new();
+                let rtt = self.feedback.legs[leg as usize].rtt;
+                self.counters.nacks_given_up += feedback.gaps.take(now, rtt, receiver, &mut lost);
+                compound.push(|out| {
+                    let (len, taken) = nack::write(out, US, stream.ssrc, &lost)?;
+                    self.counters.nacks_out += taken as u64;
+                    Some(len)
+                });
+            }
+            next = next.min(feedback.gaps.due());
+            let key_frames = &mut feedback.key_frames;
             let Some(due) = key_frames.due() else { continue };
-            let stream = self.ingress[slot as usize].config.get(self.generation);
             let (Some(how), Some(stream)) = (config.feedback.key_frame, stream) else {
                 key_frames.seen();
                 continue;

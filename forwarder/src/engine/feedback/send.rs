@@ -56,7 +56,7 @@ impl<C: Provider> Engine<C> {
     /// `Some` when the leg cannot be served now, with how long to wait.
     fn send_feedback_of<P: Ports>(&mut self, now: Nanos, leg: u32, ports: &mut P, left: &mut u32) -> Option<Nanos> {
         while *left > 0 {
-            let Some(due) = self.feedback_due(now, leg) else { return None };
+            let due = self.feedback_due(now, leg)?;
             let row = &self.legs[leg as usize];
             let config = row.config.get(self.generation)?;
             let able = config.plain || (config.outbound.is_some() && config.rtcp.send.is_some());
@@ -175,7 +175,7 @@ impl<C: Provider> Engine<C> {
     /// Blocks about received streams that this round has not told of.
     fn blocks(&mut self, now: Nanos, leg: u32, round: u32, most: usize) -> ArrayVec<ReportBlock, MAX_BLOCKS> {
         let mut blocks = ArrayVec::new();
-        let quick = self.feedback.legs[leg as usize].first_rounds % 4 != 0;
+        let quick = !self.feedback.legs[leg as usize].first_rounds.is_multiple_of(4);
         if quick {
             return blocks; // quick rounds are for what is sent; once a second is enough for the rest
         }
@@ -208,7 +208,7 @@ impl<C: Provider> Engine<C> {
         if row.packets == feedback.reported || row.incarnation != config.incarnation {
             return None;
         }
-        if feedback.reported > 0 && self.feedback.legs[config.leg as usize].first_rounds % 4 != 0 {
+        if feedback.reported > 0 && !self.feedback.legs[config.leg as usize].first_rounds.is_multiple_of(4) {
             return None; // quick rounds are for first reports
         }
         let since = *feedback.waits_since.get_or_insert(now);

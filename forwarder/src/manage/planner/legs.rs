@@ -106,6 +106,7 @@ impl Planner {
             announced: row.role.announced,
             candidate: row.role.candidate.is_some(),
             clock_rate: row.clock_rate,
+            repairs: self.repair_config(table, &row.role),
         };
         let names = referrers(store, EntryKind::Leg, leg, EntryKind::Learn);
         names.filter_map(|name| table.learn.get_key_value(&name)).map(rule).collect()

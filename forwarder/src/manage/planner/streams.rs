@@ -27,6 +27,7 @@ impl Planner {
             freed.egress.push((at.worker, at.slot));
             freed.rows.push(at.row);
         }
+        self.remove_repairs(next, touched, freed);
         let keep = touched.ingress.iter().filter_map(|name| next.ingress.get(name));
         let keep: HashSet<StreamId> = keep.map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone = touched.before.ingress.values().map(|r| (r.leg.clone(), r.ssrc));
@@ -83,6 +84,7 @@ impl Planner {
                 payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
                 byte_rate: stream_rate(&next.legs[&row.leg].limits, row.kind),
                 clock_rate: row.clock_rate,
+                repairs: self.repair_config(next, &row.role),
                 resume: index.next(),
                 index: index.pin(),
                 incarnation,
@@ -166,7 +168,10 @@ impl Planner {
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
             let drawn = row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from);
             let used = index.next();
+            let rtx = self.rtx_config(row, key, freed, deps)?;
             let config = EgressConfig {
+                rtx,
+                history: row.history,
                 leg: leg_slot,
                 list,
                 ssrc: row.ssrc,

@@ -79,6 +79,10 @@ impl Touched {
         self.egress.extend(referrers(store, kind, name, EntryKind::Egress));
         self.sources.extend(referrers(store, kind, name, EntryKind::Source));
         self.sources.extend(planner.selecting.get(name).cloned());
+        // What repairs it knows its SSRC or list.
+        self.ingress.extend(referrers(store, kind, name, EntryKind::Ingress));
+        let rules = referrers(store, kind, name, EntryKind::Learn);
+        self.legs.extend(rules.filter_map(|rule| store.table().learn.get(&rule).map(|rule| rule.leg.clone())));
     }
 
     /// A leg as it was before; `None` if it is new.
