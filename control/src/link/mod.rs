@@ -1,6 +1,6 @@
 //! The connections to the forwarder: table transactions, events, packets. Never decides what a row says.
 //!
-//! One task keeps two Unix connections, makes them anew when they break, and never lets a forwarder that is slow or
+//! One task keeps three Unix connections (table, events, packets), makes them anew when they break, and never lets a forwarder that is slow or
 //! stopped block the node: every queue is bounded, what does not fit is counted, and a table queue that overflows
 //! costs the connection, so that the node programs the whole table again.
 
