@@ -25,7 +25,7 @@ pub use handle::{Events, Link};
 pub struct LinkConfig {
     /// Its socket.
     pub socket: PathBuf,
-    /// How long a handshake, or the answer to the oldest open request, may take before the link goes down.
+    /// How long a handshake may take, and how long no open request may be answered, before the link goes down.
     pub timeout: Duration,
     /// Wait before the first attempt to connect again; doubles up to [`LinkConfig::retry_most`].
     pub retry_least: Duration,

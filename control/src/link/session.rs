@@ -66,7 +66,6 @@ pub(super) async fn open(config: &LinkConfig) -> Result<Open, LinkError> {
 /// A call that waits for its answer.
 struct Pending {
     call: u32,
-    since: Instant,
     what: What,
 }
 
@@ -77,13 +76,44 @@ enum What {
     Gap,
 }
 
-/// Calls in the order they were written; short locks only, never across an await.
-#[derive(Default)]
-struct Waiting(Mutex<VecDeque<Pending>>);
+/// Calls in the order they were written.
+struct Calls {
+    open: VecDeque<Pending>,
+    /// When the last one was answered, or the first was written after all were.
+    progress: Instant,
+}
+
+/// Short locks only, never across an await.
+struct Waiting(Mutex<Calls>);
 
 impl Waiting {
-    fn with<T>(&self, act: impl FnOnce(&mut VecDeque<Pending>) -> T) -> T {
+    fn new() -> Waiting {
+        Waiting(Mutex::new(Calls { open: VecDeque::new(), progress: Instant::now() }))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Calls) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn push(&self, call: u32, what: What) {
+        self.with(|calls| {
+            if calls.open.is_empty() {
+                calls.progress = Instant::now();
+            }
+            calls.open.push_back(Pending { call, what });
+        });
+    }
+
+    fn pop(&self) -> Option<Pending> {
+        self.with(|calls| {
+            calls.progress = Instant::now();
+            calls.open.pop_front()
+        })
+    }
+
+    /// Whether calls are open and none was answered for so long. One that only waits for many others is no reason.
+    fn is_stuck(&self, timeout: Duration) -> bool {
+        self.with(|calls| !calls.open.is_empty() && calls.progress.elapsed() > timeout)
     }
 }
 
@@ -91,7 +121,7 @@ impl Waiting {
 pub(super) async fn run(config: &LinkConfig, inside: &mut Inside, open: Open, session: u64) -> LinkError {
     let Inside { commands, packets, events, shared } = inside;
     let (packet_read, packet_write) = open.packets.into_split();
-    let waiting = Waiting::default();
+    let waiting = Waiting::new();
     let (gaps, gap_asked) = mpsc::channel(1);
     let sequence = open.snapshot.event_sequence;
     shared.counters.add(Count::Connected);
@@ -109,11 +139,11 @@ pub(super) async fn run(config: &LinkConfig, inside: &mut Inside, open: Open, se
     end.err().unwrap_or(LinkError::Down)
 }
 
-/// Fails when the oldest call has waited too long.
+/// Fails when no call was answered for too long.
 async fn watch(waiting: &Waiting, timeout: Duration) -> Result<(), LinkError> {
     loop {
         tokio::time::sleep(timeout / 8).await;
-        if waiting.with(|calls| calls.front().is_some_and(|oldest| oldest.since.elapsed() > timeout)) {
+        if waiting.is_stuck(timeout) {
             return Err(LinkError::Timeout(timeout));
         }
     }
@@ -144,7 +174,7 @@ async fn write_table(
                 next_call = next_call.wrapping_add(1).max(1);
                 match (batch.push(&Call { id: call, request }, TABLE_LIMIT), what) {
                     (Ok(()), what) => {
-                        waiting.with(|calls| calls.push_back(Pending { call, since: Instant::now(), what }));
+                        waiting.push(call, what);
                     }
                     (Err(error), What::Question(answer)) => drop(answer.send(Err(error))),
                     // Without it the forwarder's table would not be what the node thinks.
@@ -243,7 +273,7 @@ impl TableReader<'_> {
     }
 
     async fn answer(&mut self, call: u32, response: Response) -> Result<(), LinkError> {
-        let Some(pending) = self.waiting.with(VecDeque::pop_front).filter(|oldest| oldest.call == call) else {
+        let Some(pending) = self.waiting.pop().filter(|oldest| oldest.call == call) else {
             return Err(LinkError::Unexpected("a call out of order"));
         };
         match (pending.what, response) {
