@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sluice_table::protocol::{
-    Call, Decoder, Event, EventRecord, Hello, PACKET_LIMIT, PacketMessage, Reply, Response, Role, Snapshot,
+    Call, Decoder, Event, EventRecord, Hello, PACKET_LIMIT, PacketMessage, Reply, Request, Response, Role, Snapshot,
     TABLE_LIMIT, encode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +15,8 @@ pub(super) struct Peer {
     stream: UnixStream,
     decoder: Decoder,
     pub(super) role: Role,
+    /// The connection that subscribed, of the same session.
+    events: Option<Box<Peer>>,
 }
 
 impl Peer {
@@ -40,7 +42,8 @@ impl Peer {
 
     pub(super) async fn event(&mut self, sequence: u64) {
         let record = EventRecord { sequence, at_unix_ns: 0, event: Event::TableChanged { generation: sequence } };
-        self.write(&Reply { id: 1, response: Response::Event(record) }).await;
+        let events = self.events.as_mut().expect("no connection subscribed");
+        events.write(&Reply { id: 1, response: Response::Event(record) }).await;
     }
 
     pub(super) async fn packet(&mut self) -> PacketMessage {
@@ -72,7 +75,7 @@ impl Fake {
 
     async fn accept(&self) -> Peer {
         let stream = self.accept_silent().await;
-        let mut peer = Peer { stream, decoder: Decoder::new(TABLE_LIMIT), role: Role::Table };
+        let mut peer = Peer { stream, decoder: Decoder::new(TABLE_LIMIT), role: Role::Table, events: None };
         let hello: Hello = peer.read().await;
         peer.role = hello.role;
         let greeting = encode(&hello.greet(0), PACKET_LIMIT).unwrap();
@@ -80,13 +83,17 @@ impl Fake {
         peer
     }
 
-    /// Accepts both connections and answers until the link is up.
+    /// Accepts all connections and answers until the link is up. As with the forwarder, the one that subscribes serves
+    /// nothing else.
     pub(super) async fn session(&self, sequence: u64) -> (Peer, Peer) {
+        let mut events = self.accept().await;
         let mut table = self.accept().await;
         let packets = self.accept().await;
-        assert_eq!((table.role, packets.role), (Role::Table, Role::Packet));
-        let subscribe: Call = table.read().await;
-        table.reply(&subscribe, Response::Ok).await;
+        assert_eq!((events.role, table.role, packets.role), (Role::Table, Role::Table, Role::Packet));
+        let subscribe: Call = events.read().await;
+        assert_eq!(subscribe.request, Request::Subscribe);
+        events.reply(&subscribe, Response::Ok).await;
+        table.events = Some(Box::new(events));
         let snapshot: Call = table.read().await;
         table.reply(&snapshot, Self::snapshot(sequence)).await;
         (table, packets)

@@ -1,6 +1,6 @@
 //! The connections to the forwarder: table transactions, events, packets. Never decides what a row says.
 //!
-//! One task keeps two Unix connections, makes them anew when they break, and never lets a forwarder that is slow or
+//! One task keeps three Unix connections (table, events, packets), makes them anew when they break, and never lets a forwarder that is slow or
 //! stopped block the node: every queue is bounded, what does not fit is counted, and a table queue that overflows
 //! costs the connection, so that the node programs the whole table again.
 
@@ -25,7 +25,7 @@ pub use handle::{Events, Link};
 pub struct LinkConfig {
     /// Its socket.
     pub socket: PathBuf,
-    /// How long a handshake, or the answer to the oldest open request, may take before the link goes down.
+    /// How long a handshake may take, and how long no open request may be answered, before the link goes down.
     pub timeout: Duration,
     /// Wait before the first attempt to connect again; doubles up to [`LinkConfig::retry_most`].
     pub retry_least: Duration,

@@ -1,4 +1,4 @@
-//! One session with the forwarder: both connections from handshake to the first failure. Never reconnects.
+//! One session with the forwarder: its three connections from handshake to the first failure. Never reconnects.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -19,8 +19,13 @@ use super::handle::{Command, Inside, Shared};
 use super::wire::{Batch, Reader, connect};
 use super::{LinkConfig, LinkEvent};
 
-/// Two connections that have shaken hands, subscribed and with a snapshot.
+/// Most events kept while a snapshot is under way.
+const KEPT: usize = 8192;
+
+/// Connections that have shaken hands, subscribed and with a snapshot. A connection that subscribes serves nothing
+/// else, so events have one of their own.
 pub(super) struct Open {
+    events: Reader<UnixStream>,
     table: Reader<OwnedReadHalf>,
     table_out: OwnedWriteHalf,
     packets: UnixStream,
@@ -28,8 +33,9 @@ pub(super) struct Open {
     next_call: u32,
 }
 
-/// Connects both, subscribes, then takes the snapshot that events come on top of.
+/// Connects, subscribes, then takes the snapshot that events come on top of.
 pub(super) async fn open(config: &LinkConfig) -> Result<Open, LinkError> {
+    let mut events = connect(&config.socket, Role::Table, config.timeout).await?;
     let table = connect(&config.socket, Role::Table, config.timeout).await?;
     let packets = connect(&config.socket, Role::Packet, config.timeout).await?;
     let (read, mut table_out) = table.into_split();
@@ -37,26 +43,29 @@ pub(super) async fn open(config: &LinkConfig) -> Result<Open, LinkError> {
     let ask = async {
         let mut batch = Batch::default();
         batch.push(&Call { id: 1, request: Request::Subscribe }, TABLE_LIMIT)?;
-        batch.push(&Call { id: 2, request: Request::Snapshot }, TABLE_LIMIT)?;
+        batch.write(&mut events).await?;
+        let mut events = Reader::new(events, TABLE_LIMIT);
+        match events.next::<Reply>().await?.response {
+            Response::Ok => {}
+            Response::Refused(refused) => return Err(LinkError::Refused(refused)),
+            _ => return Err(LinkError::Unexpected("subscribe")),
+        }
+        batch.push(&Call { id: 1, request: Request::Snapshot }, TABLE_LIMIT)?;
         batch.write(&mut table_out).await?;
-        loop {
-            // Events of this moment are part of the snapshot or found missing after it.
-            match table.next::<Reply>().await? {
-                Reply { response: Response::Refused(refused), .. } => return Err(LinkError::Refused(refused)),
-                Reply { id: 2, response: Response::Snapshot(snapshot) } => return Ok(snapshot),
-                _ => {}
-            }
+        match table.next::<Reply>().await?.response {
+            Response::Snapshot(snapshot) => Ok((events, snapshot)),
+            Response::Refused(refused) => Err(LinkError::Refused(refused)),
+            _ => Err(LinkError::Unexpected("snapshot")),
         }
     };
-    let snapshot =
-        tokio::time::timeout(config.timeout, ask).await.unwrap_or(Err(LinkError::Timeout(config.timeout)))?;
-    Ok(Open { table, table_out, packets, snapshot, next_call: 3 })
+    let asked = tokio::time::timeout(config.timeout, ask).await;
+    let (events, snapshot) = asked.unwrap_or(Err(LinkError::Timeout(config.timeout)))?;
+    Ok(Open { events, table, table_out, packets, snapshot, next_call: 2 })
 }
 
 /// A call that waits for its answer.
 struct Pending {
     call: u32,
-    since: Instant,
     what: What,
 }
 
@@ -67,13 +76,44 @@ enum What {
     Gap,
 }
 
-/// Calls in the order they were written; short locks only, never across an await.
-#[derive(Default)]
-struct Waiting(Mutex<VecDeque<Pending>>);
+/// Calls in the order they were written.
+struct Calls {
+    open: VecDeque<Pending>,
+    /// When the last one was answered, or the first was written after all were.
+    progress: Instant,
+}
+
+/// Short locks only, never across an await.
+struct Waiting(Mutex<Calls>);
 
 impl Waiting {
-    fn with<T>(&self, act: impl FnOnce(&mut VecDeque<Pending>) -> T) -> T {
+    fn new() -> Waiting {
+        Waiting(Mutex::new(Calls { open: VecDeque::new(), progress: Instant::now() }))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Calls) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn push(&self, call: u32, what: What) {
+        self.with(|calls| {
+            if calls.open.is_empty() {
+                calls.progress = Instant::now();
+            }
+            calls.open.push_back(Pending { call, what });
+        });
+    }
+
+    fn pop(&self) -> Option<Pending> {
+        self.with(|calls| {
+            calls.progress = Instant::now();
+            calls.open.pop_front()
+        })
+    }
+
+    /// Whether calls are open and none was answered for so long. One that only waits for many others is no reason.
+    fn is_stuck(&self, timeout: Duration) -> bool {
+        self.with(|calls| !calls.open.is_empty() && calls.progress.elapsed() > timeout)
     }
 }
 
@@ -81,14 +121,14 @@ impl Waiting {
 pub(super) async fn run(config: &LinkConfig, inside: &mut Inside, open: Open, session: u64) -> LinkError {
     let Inside { commands, packets, events, shared } = inside;
     let (packet_read, packet_write) = open.packets.into_split();
-    let waiting = Waiting::default();
+    let waiting = Waiting::new();
     let (gaps, gap_asked) = mpsc::channel(1);
     let sequence = open.snapshot.event_sequence;
     shared.counters.add(Count::Connected);
     shared.up.store(true, Ordering::Release);
     let table = TableReader { events, shared, session, waiting: &waiting, gaps, sequence, lost: None };
     let end = tokio::select! {
-        end = table.run(open.table, open.snapshot) => end,
+        end = table.run(open.table, open.events, open.snapshot) => end,
         end = write_table(commands, gap_asked, open.table_out, &waiting, shared, session, open.next_call) => end,
         end = read_packets(packet_read, events, shared, session) => end,
         end = write_packets(packets, packet_write, shared) => end,
@@ -99,11 +139,11 @@ pub(super) async fn run(config: &LinkConfig, inside: &mut Inside, open: Open, se
     end.err().unwrap_or(LinkError::Down)
 }
 
-/// Fails when the oldest call has waited too long.
+/// Fails when no call was answered for too long.
 async fn watch(waiting: &Waiting, timeout: Duration) -> Result<(), LinkError> {
     loop {
         tokio::time::sleep(timeout / 8).await;
-        if waiting.with(|calls| calls.front().is_some_and(|oldest| oldest.since.elapsed() > timeout)) {
+        if waiting.is_stuck(timeout) {
             return Err(LinkError::Timeout(timeout));
         }
     }
@@ -134,7 +174,7 @@ async fn write_table(
                 next_call = next_call.wrapping_add(1).max(1);
                 match (batch.push(&Call { id: call, request }, TABLE_LIMIT), what) {
                     (Ok(()), what) => {
-                        waiting.with(|calls| calls.push_back(Pending { call, since: Instant::now(), what }));
+                        waiting.push(call, what);
                     }
                     (Err(error), What::Question(answer)) => drop(answer.send(Err(error))),
                     // Without it the forwarder's table would not be what the node thinks.
@@ -175,20 +215,31 @@ struct TableReader<'a> {
     gaps: mpsc::Sender<()>,
     /// Sequence number of the last event the node knows of.
     sequence: u64,
-    /// While a snapshot is under way: the last event that came and was not passed on.
-    lost: Option<u64>,
+    /// While a snapshot is under way: events that may come on top of it.
+    lost: Option<Vec<EventRecord>>,
 }
 
 impl TableReader<'_> {
-    async fn run(mut self, mut table: Reader<OwnedReadHalf>, snapshot: Box<Snapshot>) -> Result<(), LinkError> {
+    async fn run(
+        mut self,
+        mut table: Reader<OwnedReadHalf>,
+        mut events: Reader<UnixStream>,
+        snapshot: Box<Snapshot>,
+    ) -> Result<(), LinkError> {
         self.tell(LinkEvent::Up(snapshot)).await?;
         loop {
-            let Reply { id, response } = table.next().await?;
-            match response {
-                Response::Event(record) => self.event(record).await?,
-                // Nobody traces on this connection.
-                Response::Trace(_) | Response::TraceEnd { .. } => {}
-                response => self.answer(id, response).await?,
+            tokio::select! {
+                reply = table.next::<Reply>() => {
+                    let Reply { id, response } = reply?;
+                    self.answer(id, response).await?;
+                }
+                reply = events.next::<Reply>() => match reply?.response {
+                    Response::Event(record) => {
+                        self.shared.counters.add(Count::Events);
+                        self.pass(record).await?;
+                    }
+                    _ => return Err(LinkError::Unexpected("subscribe")),
+                },
             }
         }
     }
@@ -198,32 +249,31 @@ impl TableReader<'_> {
         self.events.send((self.session, event)).await.map_err(|_| LinkError::Down)
     }
 
-    async fn event(&mut self, record: EventRecord) -> Result<(), LinkError> {
-        self.shared.counters.add(Count::Events);
-        if self.lost.is_some() {
-            self.lost = Some(record.sequence);
+    /// Passes on what follows the last event, and asks for a snapshot when one is missing.
+    async fn pass(&mut self, record: EventRecord) -> Result<(), LinkError> {
+        if let Some(kept) = &mut self.lost {
+            // What does not fit is found missing after the snapshot.
+            if kept.len() < KEPT {
+                kept.push(record);
+            }
             return Ok(());
         }
         if record.sequence <= self.sequence {
             return Ok(());
         }
         if record.sequence != self.sequence + 1 {
-            self.gap(record.sequence);
+            self.shared.counters.add(Count::Gaps);
+            self.lost = Some(vec![record]);
+            // One place is enough: the next is only asked for when this one was answered.
+            let _ = self.gaps.try_send(());
             return Ok(());
         }
         self.sequence = record.sequence;
         self.tell(LinkEvent::Event(record)).await
     }
 
-    fn gap(&mut self, last: u64) {
-        self.shared.counters.add(Count::Gaps);
-        self.lost = Some(last);
-        // One place is enough: the next is only asked for when this one was answered.
-        let _ = self.gaps.try_send(());
-    }
-
     async fn answer(&mut self, call: u32, response: Response) -> Result<(), LinkError> {
-        let Some(pending) = self.waiting.with(VecDeque::pop_front).filter(|oldest| oldest.call == call) else {
+        let Some(pending) = self.waiting.pop().filter(|oldest| oldest.call == call) else {
             return Err(LinkError::Unexpected("a call out of order"));
         };
         match (pending.what, response) {
@@ -236,12 +286,11 @@ impl TableReader<'_> {
             }
             (What::Transaction(_), _) => Err(LinkError::Unexpected("a transaction")),
             (What::Gap, Response::Snapshot(snapshot)) => {
-                let lost = self.lost.take();
+                let kept = self.lost.take().unwrap_or_default();
                 self.sequence = snapshot.event_sequence;
                 self.tell(LinkEvent::Gap(snapshot)).await?;
-                // An event that came before the snapshot but is not part of it was not passed on.
-                if let Some(last) = lost.filter(|last| *last > self.sequence) {
-                    self.gap(last);
+                for record in kept {
+                    self.pass(record).await?;
                 }
                 Ok(())
             }

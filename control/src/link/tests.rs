@@ -87,16 +87,18 @@ async fn lost_events_make_a_snapshot() {
     table.event(9).await;
     let call: Call = table.read().await;
     assert_eq!(call.request, Request::Snapshot);
-    // 10 comes before the snapshot and is no part of it: another one is taken.
+    // 10 is no part of the snapshot, whether it comes before or after it.
     table.event(10).await;
     table.reply(&call, Fake::snapshot(9)).await;
     assert!(matches!(next(&mut events).await, LinkEvent::Gap(s) if s.event_sequence == 9));
+    assert!(matches!(next(&mut events).await, LinkEvent::Event(r) if r.sequence == 10));
+    table.event(12).await;
     let call: Call = table.read().await;
-    table.reply(&call, Fake::snapshot(10)).await;
-    assert!(matches!(next(&mut events).await, LinkEvent::Gap(s) if s.event_sequence == 10));
-    table.event(11).await;
+    table.reply(&call, Fake::snapshot(12)).await;
+    assert!(matches!(next(&mut events).await, LinkEvent::Gap(s) if s.event_sequence == 12));
+    table.event(13).await;
     let event = next(&mut events).await;
-    assert!(matches!(&event, LinkEvent::Event(r) if r.event == Event::TableChanged { generation: 11 }), "{event:?}");
+    assert!(matches!(&event, LinkEvent::Event(r) if r.event == Event::TableChanged { generation: 13 }), "{event:?}");
     assert_eq!(link.counters().get(Count::Gaps), 2);
 }
 
