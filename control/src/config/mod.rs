@@ -21,7 +21,7 @@ pub use model::{
     Admin, Config, DtlsVersion, Forwarder, Http, Limits, Log, LogFormat, Media, MediaAddress, MediaAddresses, Origins,
     Tls, Wire,
 };
-pub use network::{Blacklist, Cidr, PublicUrl, Release};
+pub use network::{Cidr, PublicUrl};
 use place::Lines;
 use read::Report;
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::network::{Blacklist, Cidr, PublicUrl};
+use super::network::{Cidr, PublicUrl};
+use crate::dialect::wire::Blacklist;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

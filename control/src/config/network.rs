@@ -1,4 +1,4 @@
-//! Checked values of network keys: address ranges, the public URL, client releases. Never resolves a name.
+//! Checked values of network keys: address ranges, the public URL. Never resolves a name.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -82,66 +82,5 @@ impl FromStr for PublicUrl {
 impl fmt::Display for PublicUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.scheme, self.authority, self.path)
-    }
-}
-
-/// A client's release, e.g. `6.2.9`; what is not a number counts as 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Release(pub [u32; 3]);
-
-impl Release {
-    /// Reads up to three numbers; text after a number, as in `10.5.8-rc1`, is ignored.
-    pub fn read(text: &str) -> Release {
-        let mut parts = [0; 3];
-        for (slot, part) in parts.iter_mut().zip(text.split('.')) {
-            let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-            *slot = part[..end].parse().unwrap_or(0);
-        }
-        Release(parts)
-    }
-}
-
-impl fmt::Display for Release {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.0[0], self.0[1], self.0[2])
-    }
-}
-
-/// Client releases that may not connect: `<6.2.9,6.2.11` means all before 6.2.9, and 6.2.11.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Blacklist {
-    below: Vec<Release>,
-    exact: Vec<Release>,
-}
-
-impl Blacklist {
-    /// Whether a client that says it is of this release is refused.
-    pub fn refuses(&self, release: &str) -> bool {
-        let release = Release::read(release);
-        self.below.iter().any(|limit| release < *limit) || self.exact.contains(&release)
-    }
-
-    /// Whether it refuses nobody.
-    pub fn is_empty(&self) -> bool {
-        self.below.is_empty() && self.exact.is_empty()
-    }
-}
-
-impl FromStr for Blacklist {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Blacklist, ()> {
-        let mut list = Blacklist::default();
-        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let (rows, number) = match part.strip_prefix('<') {
-                Some(number) => (&mut list.below, number.trim()),
-                None => (&mut list.exact, part),
-            };
-            let numeric = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u32>().is_ok();
-            if number.split('.').count() > 3 || !number.split('.').all(numeric) {
-                return Err(());
-            }
-            rows.push(Release::read(number));
-        }
-        Ok(list)
     }
 }

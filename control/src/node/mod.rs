@@ -6,6 +6,7 @@ mod counters;
 mod deadlines;
 mod orphans;
 mod peers;
+mod report;
 mod routes;
 
 use std::collections::HashMap;

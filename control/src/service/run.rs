@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::{self, Asked, Sources};
+
 use super::ServiceError;
 use super::banner;
 use super::media::{locals, url_host};
@@ -22,6 +24,8 @@ use crate::transport::{DtlsVersion, HashFunction, Identity, Limits as TransportL
 
 /// Events and requests taken before the outputs are looked at.
 const BATCH: usize = 64;
+/// Questions of administration that may wait.
+const QUERIES: usize = 64;
 /// How long answers that are under way may take when the service ends.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -49,6 +53,8 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
     );
     wire.servers = config.wire.servers.iter().map(ToString::to_string).collect();
     wire.tokens = token_secret(&config)?;
+    wire.tokens_required = config.wire.require_tokens;
+    wire.blacklist = config.wire.blacklist.clone();
     wire.first_conference = wall_ms();
     limits(&mut wire, &config);
     let settings = Settings {
@@ -69,12 +75,20 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
     let mut link_config = LinkConfig::new(config.forwarder.socket.clone());
     link_config.timeout = config.forwarder.timeout;
     let (link, events) = link::spawn(link_config);
+    let (asks, asked) = mpsc::channel(QUERIES);
+    let sources = Sources { node: asks, link: link.clone(), http: server.counters() };
+    let admin = admin::Server::start(&config.admin, sources).await.map_err(|error| ServiceError::Admin {
+        reason: error.to_string(),
+        hint: "see the [admin] section of the configuration".to_owned(),
+    })?;
     let node = Node::new(settings, Wire::new(wire));
     let service = Service {
         node,
         link,
         events,
         requests,
+        asked,
+        _admin: admin,
         waiting: HashMap::new(),
         next_request: 1,
         random: Secure::default(),
@@ -97,6 +111,8 @@ fn token_secret(config: &Config) -> Result<Option<Secret>, ServiceError> {
 fn limits(wire: &mut WireConfig, config: &Config) {
     let limits = &config.limits;
     wire.limits.conference.participants = limits.participants_per_conference;
+    wire.limits.conferences = limits.conferences;
+    wire.limits.participants = limits.participants;
     wire.limits.allocations = limits.allocations;
     wire.limits.allocations_per_source = limits.allocations_per_source;
     wire.limits.setup = limits.allocation_timeout;
@@ -115,6 +131,9 @@ struct Service {
     link: Link,
     events: Events,
     requests: mpsc::Receiver<Incoming>,
+    asked: mpsc::Receiver<Asked>,
+    /// Ends when dropped.
+    _admin: admin::Server,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
     next_request: u64,
     random: Secure,
@@ -143,6 +162,11 @@ impl Service {
                     Some(request) => self.take_requests(request),
                     None => break,
                 },
+                Some((query, reply)) = self.asked.recv() => {
+                    let report = self.with(|node, context| node.query(context, &query));
+                    // Whoever asked may have gone.
+                    let _ = reply.send(report);
+                }
                 () = tokio::time::sleep(sleep) => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,

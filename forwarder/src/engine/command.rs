@@ -101,6 +101,8 @@ pub enum Command {
         leg: u32,
         /// The list that the stream feeds.
         list: u32,
+        /// Whether it is for a receiver that is new to the stream; one is asked for several times then.
+        new: bool,
     },
     /// Makes everything staged take effect.
     Flip(Generation),

@@ -370,6 +370,7 @@ impl<C: Provider> Engine<C> {
         let key_frame = config.kind == Kind::Video
             && cell.meta.key_frame
             && told_apart.into_iter().any(|meaning| leg.extensions.id(meaning).is_some());
+        let starts = config.kind == Kind::Video && config.repairs.is_none() && row.first_index.is_none();
         row.first_index.get_or_insert(candidate.index.as_u64());
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
@@ -399,6 +400,10 @@ impl<C: Provider> Engine<C> {
         let workers = self.lists[list as usize].workers;
         if learned {
             self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
+        }
+        if starts {
+            // Whoever receives it is new to it.
+            self.want_key_frame(candidate.leg, list, true);
         }
         if key_frame {
             self.key_frame_seen(candidate.ingress);

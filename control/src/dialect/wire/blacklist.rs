@@ -25,7 +25,8 @@ impl FromStr for Blacklist {
     fn from_str(text: &str) -> Result<Blacklist, BlacklistError> {
         let rules = text.split(',').map(str::trim).filter(|rule| !rule.is_empty()).map(|rule| {
             let below = rule.strip_prefix('<');
-            let version = version(below.unwrap_or(rule)).ok_or_else(|| BlacklistError(rule.to_owned()))?;
+            let text = below.unwrap_or(rule).trim();
+            let version = version(text).filter(|_| is_exact(text)).ok_or_else(|| BlacklistError(rule.to_owned()))?;
             Ok(Rule { below: below.is_some(), version })
         });
         rules.collect::<Result<_, _>>().map(Blacklist)
@@ -38,6 +39,12 @@ impl Blacklist {
         let Some(version) = version(text) else { return false };
         self.0.iter().any(|rule| if rule.below { version < rule.version } else { version == rule.version })
     }
+}
+
+/// Whether an operator wrote a version and nothing else: a rule that is not understood must not be half obeyed.
+fn is_exact(text: &str) -> bool {
+    let number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u32>().is_ok();
+    text.split('.').count() <= 3 && text.split('.').all(number)
 }
 
 /// Major version of a client.

@@ -26,6 +26,8 @@ pub struct WireConfig {
     pub candidates: Vec<SocketAddr>,
     /// Secret that tokens are checked with; without one everybody may start and join.
     pub tokens: Option<Secret>,
+    /// Whether a client needs a token where there is a secret; if not, one that it shows must still be right.
+    pub tokens_required: bool,
     /// Client versions that are turned away.
     pub blacklist: Blacklist,
     /// Where new calls are sent while draining.
@@ -47,6 +49,7 @@ impl WireConfig {
             fingerprint,
             candidates,
             tokens: None,
+            tokens_required: true,
             blacklist: Blacklist::default(),
             redirect: None,
             first_conference: 1,
@@ -60,6 +63,10 @@ impl WireConfig {
 pub struct WireLimits {
     /// Of each conference.
     pub conference: ConferenceLimits,
+    /// Conferences of the server.
+    pub conferences: usize,
+    /// Participants of the server, those still connecting included.
+    pub participants: usize,
     /// Calls whose transport is not up yet, all together. The oldest goes when there are more.
     pub allocations: usize,
     /// The same per token, or per /24 or /56 for clients without one.
@@ -99,6 +106,8 @@ impl Default for WireLimits {
     fn default() -> Self {
         WireLimits {
             conference: ConferenceLimits::default(),
+            conferences: 10_000,
+            participants: 50_000,
             allocations: 20_000,
             allocations_per_source: 64,
             setup: Duration::from_secs(10),

@@ -162,6 +162,15 @@ impl Wire {
         if !returning && room.as_ref().is_some_and(|(_, room)| room.core.is_full()) {
             return refuse(self, Reason::ConferenceFull, ConnStatus::AuthLimit);
         }
+        // Allocations have limits of their own, and nobody can fill the server with them alone.
+        let unused = self.allocations.len();
+        let limits = &self.config.limits;
+        if !returning
+            && (self.calls.len().saturating_sub(unused) >= limits.participants
+                || (room.is_none() && self.rooms.len().saturating_sub(unused) >= limits.conferences))
+        {
+            return refuse(self, Reason::ServerFull, ConnStatus::AuthLimit);
+        }
         if message.sft_url.as_str().is_some() || message.sft_tuple.as_str().is_some() {
             self.counters.count(Reason::Federation);
         }
@@ -179,6 +188,10 @@ impl Wire {
     ) -> Result<Option<String>, (Reason, ConnStatus)> {
         let Some(secret) = &self.config.tokens else { return Ok(None) };
         let (Some(username), Some(credential)) = (message.username.as_str(), message.credential.as_str()) else {
+            let none = message.username.as_str().is_none() && message.credential.as_str().is_none();
+            if none && !self.config.tokens_required {
+                return Ok(None);
+            }
             return Err((Reason::TokenInvalid, ConnStatus::AuthInvalid));
         };
         let grant = match token::check(secret, username, credential, turn.wall / 1_000) {

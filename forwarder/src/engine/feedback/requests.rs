@@ -14,8 +14,8 @@ use crate::wire::rtcp::{Compound, nack};
 const PASS_ON: Nanos = Nanos::from_millis(100);
 
 impl<C: Provider> Engine<C> {
-    /// Somebody wants a key frame of the stream that feeds `list` on a leg owned here.
-    pub(in super::super) fn want_key_frame(&mut self, leg: u32, list: u32) {
+    /// Somebody, perhaps a `new` receiver, wants a key frame of the stream that feeds `list` on a leg owned here.
+    pub(in super::super) fn want_key_frame(&mut self, leg: u32, list: u32, new: bool) {
         let wanted = self.legs.get(leg as usize).and_then(|row| row.config.get(self.generation));
         if wanted.is_none_or(|leg| leg.feedback.key_frame.is_none()) {
             return;
@@ -29,7 +29,7 @@ impl<C: Provider> Engine<C> {
             return;
         }
         let key_frames = &mut self.feedback.ingress[slot as usize].key_frames;
-        key_frames.want();
+        key_frames.want(new);
         self.counters.key_frames_wanted += 1;
         let due = key_frames.due().unwrap_or(Nanos(0));
         self.feedback.set_requests(leg, due);

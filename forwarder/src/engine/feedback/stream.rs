@@ -8,6 +8,9 @@ use super::super::time::Nanos;
 use crate::wire::rtcp::payload;
 use crate::wire::rtcp::report::ReportBlock;
 
+/// Times from one repetition to the next.
+const REPEATS: [Nanos; 4] =
+    [Nanos::from_millis(1_000), Nanos::from_millis(1_000), Nanos::from_millis(2_000), Nanos::from_millis(4_000)];
 /// Time between two requests for a key frame of one stream.
 pub(super) const KEY_FRAME_PAUSE: Nanos = Nanos::from_millis(500);
 
@@ -88,23 +91,32 @@ impl Reception {
 pub(super) struct KeyFrames {
     wanted: bool,
     last: Option<Nanos>,
+    /// Repetitions left for whoever came new.
+    repeats: u8,
+    /// When the next of them is due.
+    again: Option<Nanos>,
     number: u8,
 }
 
 impl KeyFrames {
-    /// Somebody wants one.
-    pub(super) fn want(&mut self) {
+    /// Somebody wants one. Whoever is `new` may not be able to read the first ones, since end-to-end keys travel their
+    /// own way, and cannot tell us: one is asked for again after 1, 2, 4 and 8 s.
+    pub(super) fn want(&mut self, new: bool) {
         self.wanted = true;
+        if new {
+            self.repeats = REPEATS.len() as u8;
+        }
     }
 
-    /// One arrived; `true` if a request became needless.
+    /// One arrived; `true` if a request became needless. Repetitions stay.
     pub(super) fn seen(&mut self) -> bool {
         std::mem::take(&mut self.wanted)
     }
 
     /// When the next request may go out; `None` if none waits.
     pub(super) fn due(&self) -> Option<Nanos> {
-        self.wanted.then(|| self.last.map_or(Nanos(0), |last| last + KEY_FRAME_PAUSE))
+        let pause = self.last.map_or(Nanos(0), |last| last + KEY_FRAME_PAUSE);
+        if self.wanted { Some(pause) } else { self.again.map(|again| again.max(pause)) }
     }
 
     /// Writes a request; the caller looked at [`due`](Self::due).
@@ -123,6 +135,10 @@ impl KeyFrames {
         self.number = self.number.wrapping_add(1);
         self.wanted = false;
         self.last = Some(now);
+        self.again = REPEATS.len().checked_sub(usize::from(self.repeats)).and_then(|at| REPEATS.get(at)).map(|pause| {
+            self.repeats -= 1;
+            now + *pause
+        });
         Some(len)
     }
 }
@@ -161,18 +177,35 @@ mod tests {
         let mut frames = KeyFrames::default();
         let mut out = [0; 20];
         assert_eq!(frames.due(), None);
-        frames.want();
+        frames.want(false);
         assert_eq!(frames.due(), Some(Nanos(0)));
         let at = Nanos::from_millis(700);
         assert_eq!(frames.write(at, KeyFrameRequest::Pli, Ssrc(1), Ssrc(2), &mut out), Some(12));
         assert_eq!(frames.due(), None);
-        frames.want();
-        frames.want();
+        frames.want(false);
+        frames.want(false);
         assert_eq!(frames.due(), Some(Nanos::from_millis(1_200)));
         assert!(frames.seen() && !frames.seen());
         assert_eq!(frames.due(), None);
-        frames.want();
+        frames.want(false);
         frames.write(Nanos::from_millis(1_200), KeyFrameRequest::Fir, Ssrc(1), Ssrc(2), &mut out);
         assert_eq!(out[16], 1, "its number is the next");
+    }
+
+    #[test]
+    fn for_a_new_receiver_it_is_asked_for_again_and_again() {
+        let mut frames = KeyFrames::default();
+        let mut out = [0; 20];
+        frames.want(true);
+        let mut at = Nanos::from_millis(10);
+        let mut asked = Vec::new();
+        while let Some(due) = frames.due() {
+            at = at.max(due);
+            assert_eq!(frames.write(at, KeyFrameRequest::Pli, Ssrc(1), Ssrc(2), &mut out), Some(12));
+            asked.push(at.0 / 1_000_000);
+            // That one arrived does not mean that the receiver could read it.
+            frames.seen();
+        }
+        assert_eq!(asked, [10, 1_010, 2_010, 4_010, 8_010]);
     }
 }
