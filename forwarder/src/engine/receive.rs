@@ -406,7 +406,7 @@ impl<C: Provider> Engine<C> {
             self.want_key_frame(candidate.leg, list, true);
         }
         if key_frame {
-            self.key_frame_seen(candidate.ingress);
+            self.key_frame_seen(now, candidate.ingress);
         }
         if let Some(level) = level {
             self.emit(Event::Level { list, level });

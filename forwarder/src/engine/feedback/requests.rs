@@ -36,8 +36,8 @@ impl<C: Provider> Engine<C> {
     }
 
     /// A key frame of a received stream arrived: nobody needs to ask for one any more.
-    pub(in super::super) fn key_frame_seen(&mut self, slot: u32) {
-        if self.feedback.ingress[slot as usize].key_frames.seen() {
+    pub(in super::super) fn key_frame_seen(&mut self, now: Nanos, slot: u32) {
+        if self.feedback.ingress[slot as usize].key_frames.seen(now) {
             self.counters.key_frames_saved += 1;
         }
     }
@@ -87,13 +87,14 @@ impl<C: Provider> Engine<C> {
             let key_frames = &mut feedback.key_frames;
             let Some(due) = key_frames.due() else { continue };
             let (Some(how), Some(stream)) = (config.feedback.key_frame, stream) else {
-                key_frames.seen();
+                key_frames.give_up();
                 continue;
             };
             if due > now || !compound.push(|out| key_frames.write(now, how, US, stream.ssrc, out)) {
                 next = next.min(due);
             } else {
                 self.counters.key_frame_requests += 1;
+                next = next.min(key_frames.due().unwrap_or(Nanos::NEVER));
             }
         }
         if compound.is_empty() {

@@ -109,8 +109,25 @@ impl KeyFrames {
     }
 
     /// One arrived; `true` if a request became needless. Repetitions stay.
-    pub(super) fn seen(&mut self) -> bool {
-        std::mem::take(&mut self.wanted)
+    pub(super) fn seen(&mut self, now: Nanos) -> bool {
+        let wanted = std::mem::take(&mut self.wanted);
+        if wanted && self.again.is_none() {
+            self.repeat(now);
+        }
+        wanted
+    }
+
+    /// Nobody can be asked: nothing waits any more.
+    pub(super) fn give_up(&mut self) {
+        (self.wanted, self.repeats, self.again) = (false, 0, None);
+    }
+
+    /// Plans the next repetition, if one is left.
+    fn repeat(&mut self, now: Nanos) {
+        self.again = REPEATS.len().checked_sub(usize::from(self.repeats)).and_then(|at| REPEATS.get(at)).map(|pause| {
+            self.repeats -= 1;
+            now + *pause
+        });
     }
 
     /// When the next request may go out; `None` if none waits.
@@ -135,10 +152,7 @@ impl KeyFrames {
         self.number = self.number.wrapping_add(1);
         self.wanted = false;
         self.last = Some(now);
-        self.again = REPEATS.len().checked_sub(usize::from(self.repeats)).and_then(|at| REPEATS.get(at)).map(|pause| {
-            self.repeats -= 1;
-            now + *pause
-        });
+        self.repeat(now);
         Some(len)
     }
 }
@@ -185,7 +199,7 @@ mod tests {
         frames.want(false);
         frames.want(false);
         assert_eq!(frames.due(), Some(Nanos::from_millis(1_200)));
-        assert!(frames.seen() && !frames.seen());
+        assert!(frames.seen(at) && !frames.seen(at));
         assert_eq!(frames.due(), None);
         frames.want(false);
         frames.write(Nanos::from_millis(1_200), KeyFrameRequest::Fir, Ssrc(1), Ssrc(2), &mut out);
@@ -204,8 +218,13 @@ mod tests {
             assert_eq!(frames.write(at, KeyFrameRequest::Pli, Ssrc(1), Ssrc(2), &mut out), Some(12));
             asked.push(at.0 / 1_000_000);
             // That one arrived does not mean that the receiver could read it.
-            frames.seen();
+            frames.seen(at);
         }
         assert_eq!(asked, [10, 1_010, 2_010, 4_010, 8_010]);
+
+        let mut frames = KeyFrames::default();
+        frames.want(true);
+        assert!(frames.seen(Nanos::from_millis(10)), "the stream starts with one, which nobody could read yet");
+        assert_eq!(frames.due(), Some(Nanos::from_millis(1_010)));
     }
 }
