@@ -28,6 +28,9 @@ use client::World;
 use service::{Service, Used};
 use tally::{Agreements, Report, Tally};
 
+/// Time between two commits of the probe.
+const PROBE: Duration = Duration::from_millis(100);
+
 /// How the node's packets travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Io {
@@ -185,6 +188,7 @@ async fn stage(arguments: &Arguments, net: &Net, service: &Service, world: &Rc<W
     let total = arguments.conferences * arguments.participants;
     let start = Mark::take(service);
     let link = service.link();
+    let probe = service.probe(PROBE)?;
     for at in 0..total {
         let due = start.at + Duration::from_secs_f64(arguments.over * f64::from(at) / f64::from(total));
         tokio::time::sleep_until(due.into()).await;
@@ -208,28 +212,21 @@ async fn stage(arguments: &Arguments, net: &Net, service: &Service, world: &Rc<W
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let joined = Mark::take(service);
+    let commits = probe.end();
     let linked = service.link();
     tokio::time::sleep(Duration::from_secs_f64(arguments.hold)).await;
     let idle = Mark::take(service);
-    let counted = |name: &str| {
-        linked.get(name).copied().unwrap_or(0)
-            - link.get(name).copied().unwrap_or(0).min(linked.get(name).copied().unwrap_or(0))
-    };
-    let longest = linked.get("commit_longest_us").copied().unwrap_or(0);
-    Ok(report(
-        arguments,
-        &world.tally.borrow(),
-        &[start, joined, idle],
-        (counted("transactions"), counted("commit_us"), longest),
-    ))
+    let counted = |name: &str| Some(linked.get(name)?.saturating_sub(link.get(name).copied().unwrap_or(0)) as f64);
+    let mut report = report(arguments, &world.tally.borrow(), &[start, joined, idle]);
+    report.commit_us = commits.percentiles();
+    if let (Some(transactions), Some(micros)) = (counted("transactions"), counted("commit_us")) {
+        report.transactions_per_join = Some(transactions / f64::from(report.joined.max(1)));
+        report.control_commit_mean_us = Some(micros / transactions.max(1.0));
+    }
+    Ok(report)
 }
 
-fn report(
-    arguments: &Arguments,
-    tally: &Tally,
-    [start, joined, idle]: &[Mark; 3],
-    (transactions, commit_us, commit_longest): (u64, u64, u64),
-) -> Report {
+fn report(arguments: &Arguments, tally: &Tally, [start, joined, idle]: &[Mark; 3]) -> Report {
     let joins = f64::from(tally.open.max(1));
     let seconds = |from: &Mark, to: &Mark| to.at.duration_since(from.at).as_secs_f64().max(1e-9);
     let control = joined.used.control_cpu.saturating_sub(start.used.control_cpu) as f64;
@@ -259,9 +256,9 @@ fn report(
         audio_ms: arguments.audio_ms,
         lists_per_join: tally.lists as f64 / joins,
         list_bytes_per_join: tally.list_bytes as f64 / joins,
-        transactions_per_join: transactions as f64 / joins,
-        commit_mean_us: commit_us as f64 / transactions.max(1) as f64,
-        commit_max_us: commit_longest,
+        transactions_per_join: None,
+        commit_us: None,
+        control_commit_mean_us: None,
         hearing: tally.hearing,
         rtp_received: tally.received,
         rtp_sent: tally.sent,

@@ -9,12 +9,18 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use sluice_table::protocol::{Client, Request, Role};
 
 use super::Arguments;
 use crate::error::BenchError;
 use crate::guard;
 use crate::lab::net::{self, MEDIA, SFU, SFU_DEVICE};
+use crate::latency::Latency;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const HTTP_PORT: u16 = 8_080;
@@ -33,7 +39,22 @@ pub(super) struct Service {
     /// Ended first.
     control: Process,
     forwarder: Process,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
+}
+
+/// A thread that measures commits.
+#[derive(Debug)]
+pub(super) struct Probe {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Latency>,
+}
+
+impl Probe {
+    /// Ends it and returns what it measured.
+    pub(super) fn end(self) -> Latency {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_else(|_| Latency::new())
+    }
 }
 
 /// What the processes used so far, in nanoseconds of CPU and KiB.
@@ -75,7 +96,7 @@ impl Service {
             &binary,
             &["--config".as_ref(), control.as_path(), "--state".as_ref(), state.as_path()],
         )?;
-        let mut service = Service { control, forwarder, _directory: directory };
+        let mut service = Service { control, forwarder, directory };
         service.wait_ready()?;
         Ok(service)
     }
@@ -90,7 +111,7 @@ impl Service {
                     return Err(BenchError::Refused { what: what.to_owned(), why });
                 }
             }
-            if get("/readyz").is_ok_and(|text| text.starts_with("HTTP/1.1 200")) {
+            if listens().unwrap_or(false) {
                 return Ok(());
             }
             if Instant::now() > end {
@@ -109,6 +130,34 @@ impl Service {
                 &fs::read_to_string(format!("/proc/{}/status", self.control.child.id())).unwrap_or_default()
             ),
         }
+    }
+
+    /// Commits nothing, again and again, until the guard is dropped: how long the forwarder takes for a transaction
+    /// beside control's, and no row changes.
+    pub(super) fn probe(&self, every: Duration) -> Result<Probe, BenchError> {
+        let what = "probing commits";
+        let path = self.directory.path().join("table.sock");
+        let mut client = Client::connect(&path, Role::Table, Some(PATIENCE)).map_err(BenchError::refused(what))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
+            let mut taken = Latency::new();
+            for id in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let start = Instant::now();
+                // Ids of control count from 1 and never get here.
+                let request = Request::Transaction { id: u64::MAX / 2 + id, changes: Vec::new() };
+                if client.call(request).is_err() {
+                    break;
+                }
+                taken.record(start.elapsed().as_nanos() as i64);
+                std::thread::sleep(every);
+            }
+            taken
+        });
+        Ok(Probe { stop, thread: thread.map_err(BenchError::system(what))? })
     }
 
     /// The link's counters by name; empty if control does not answer.
@@ -154,11 +203,23 @@ fn control(arguments: &Arguments, at: &Path) -> String {
     )
 }
 
+/// Whether clients are answered. The listener opens once the node is there; until the forwarder took the endpoints, a
+/// client's first check is only late.
+fn listens() -> Result<bool, BenchError> {
+    inside(|| Ok(TcpStream::connect_timeout(&http(), Duration::from_secs(1)).is_ok()))
+}
+
+/// Does something in the node's namespace, on a thread of its own: only that one changes its namespace.
+fn inside<T: Send>(act: impl FnOnce() -> Result<T, BenchError> + Send) -> Result<T, BenchError> {
+    let enter = || net::enter(SFU).and_then(|()| act());
+    let panicked =
+        || BenchError::Refused { what: "looking at the node".to_owned(), why: "the thread panicked".to_owned() };
+    std::thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| Err(panicked()))
+}
+
 /// A request to the node's loopback listener; the whole response.
 fn get(path: &str) -> Result<String, BenchError> {
-    let what = || format!("asking http://{METRICS}{path}");
-    let ask = || {
-        net::enter(SFU)?;
+    inside(|| {
         let ask = || {
             let address = METRICS.parse().map_err(std::io::Error::other)?;
             let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
@@ -168,11 +229,8 @@ fn get(path: &str) -> Result<String, BenchError> {
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        ask().map_err(BenchError::system(what()))
-    };
-    // On a thread of its own, which alone changes its namespace.
-    std::thread::scope(|scope| scope.spawn(ask).join())
-        .unwrap_or_else(|_| Err(BenchError::Refused { what: what(), why: "the thread panicked".to_owned() }))
+        ask().map_err(BenchError::system(format!("asking http://{METRICS}{path}")))
+    })
 }
 
 /// Values of `sluice_link_total` in Prometheus' text format.

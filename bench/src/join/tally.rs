@@ -117,10 +117,12 @@ pub(super) struct Report {
     pub(super) audio_ms: u32,
     pub(super) lists_per_join: f64,
     pub(super) list_bytes_per_join: f64,
-    pub(super) transactions_per_join: f64,
-    /// From writing a transaction to reading its answer, mean and longest.
-    pub(super) commit_mean_us: f64,
-    pub(super) commit_max_us: u64,
+    /// By control's metrics; `None` where it serves none.
+    pub(super) transactions_per_join: Option<f64>,
+    /// By control's metrics: from writing a transaction to reading its answer.
+    pub(super) control_commit_mean_us: Option<f64>,
+    /// A transaction of nothing beside control's, on a connection of its own.
+    pub(super) commit_us: Option<Percentiles>,
     pub(super) hearing: u32,
     pub(super) rtp_received: u64,
     pub(super) rtp_sent: u64,
@@ -158,12 +160,10 @@ impl Report {
             "  CONFPART a join                   {:>9.0} bytes in {:.1} lists",
             self.list_bytes_per_join, self.lists_per_join
         );
-        eprintln!(
-            "  commit                            {:>9.2} ms mean, {:.2} longest; {:.2} a join",
-            self.commit_mean_us / 1e3,
-            self.commit_max_us as f64 / 1e3,
-            self.transactions_per_join
-        );
+        times("commit of nothing beside control", &self.commit_us);
+        if let (Some(each), Some(mean)) = (self.transactions_per_join, self.control_commit_mean_us) {
+            eprintln!("  commit of control                 {:>9.2} ms mean; {each:.2} a join", mean / 1e3);
+        }
         eprintln!(
             "  idle                              {:>9.1} KiB and {:.1} us of CPU a second for each participant",
             self.control_rss_kib_per_participant, self.control_idle_cpu_us_per_participant_second
