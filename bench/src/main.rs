@@ -6,6 +6,7 @@ mod engine;
 mod error;
 mod generate;
 mod guard;
+mod join;
 mod keys;
 mod lab;
 mod latency;
@@ -43,6 +44,8 @@ enum What {
     Session(keys::Arguments),
     /// Measure a forwarder between two network namespaces
     Lab(lab::Arguments),
+    /// Join conferences as synthetic Wire clients and measure control
+    Join(join::Arguments),
     /// Search the highest rate without loss
     Ndr(ndr::Arguments),
     /// The baseline forwarder that `lab --io bare` starts
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         What::Sink(arguments) => sink::run(&arguments),
         What::Session(arguments) => keys::run(&arguments),
         What::Lab(arguments) => lab::run(&arguments),
+        What::Join(arguments) => join::run(&arguments),
         What::Ndr(arguments) => ndr::run(&arguments),
         What::Bare(arguments) => lab::bare::run(&arguments),
     };

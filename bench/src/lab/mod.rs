@@ -3,7 +3,7 @@
 
 pub(crate) mod bare;
 mod bencode;
-mod net;
+pub(crate) mod net;
 mod plan;
 mod rtpengine;
 mod target;

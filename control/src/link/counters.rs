@@ -19,6 +19,10 @@ counters! {
     Events "events";
     /// Times events were lost and a snapshot was taken.
     Gaps "event_gaps";
+    /// Microseconds from writing transactions to reading their answers, all together.
+    CommitMicros "commit_us";
+    /// The longest of them.
+    CommitLongest "commit_longest_us";
     /// Packets received.
     PacketsIn "packets_in";
     /// Packets received and dropped because the node was behind.
@@ -27,4 +31,14 @@ counters! {
     PacketsOut "packets_out";
     /// Packets dropped because the forwarder was behind or away, or too long for the connection.
     PacketsOutDropped "packets_out_dropped";
+}
+
+impl Counters {
+    /// Notes how long a transaction took.
+    pub(super) fn committed(&self, time: std::time::Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let at = |count: Count| &self.0[count as usize];
+        at(Count::CommitMicros).fetch_add(micros, std::sync::atomic::Ordering::Relaxed);
+        at(Count::CommitLongest).fetch_max(micros, std::sync::atomic::Ordering::Relaxed);
+    }
 }

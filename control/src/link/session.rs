@@ -276,6 +276,9 @@ impl TableReader<'_> {
         let Some(pending) = self.waiting.pop().filter(|oldest| oldest.call == call) else {
             return Err(LinkError::Unexpected("a call out of order"));
         };
+        if matches!(pending.what, What::Transaction(_)) {
+            self.shared.counters.committed(pending.since.elapsed());
+        }
         match (pending.what, response) {
             (What::Transaction(id), Response::Committed { id: of, generation }) if id == of => {
                 self.tell(LinkEvent::Committed { id, result: Ok(generation) }).await

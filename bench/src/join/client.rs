@@ -1,0 +1,318 @@
+//! One synthetic Wire client, from its first request on: asks, answers, connects, agrees to everybody it is told of,
+//! and stays until the run ends.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sluice_control::sdp::SessionDescription;
+use sluice_control::transport::{
+    ChannelId, Credentials, DtlsVersion, Fingerprint, HashFunction, Identity, Limits, LocalCandidate, Output, Payload,
+    Setup, Transport, TransportConfig,
+};
+use sluice_srtp::AnyProvider;
+use sluice_table::Name;
+use tokio::net::UdpSocket;
+use tokio_rustls::TlsConnector;
+
+use super::answer::{Own, answer};
+use super::http::post;
+use super::message::{self, Incoming};
+use super::tally::{Agreements, Tally};
+use super::voice::{Voice, is_rtp};
+use crate::random::Random;
+
+/// How often a client gives a sign of life.
+const PING: Duration = Duration::from_secs(5);
+/// Time until the channel must be open.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest datagram read.
+const DATAGRAM: usize = 2_048;
+/// Datagrams read before others get their turn.
+const BURST: usize = 32;
+
+/// What all clients of a run share.
+pub(super) struct World {
+    pub(super) http: SocketAddr,
+    pub(super) tls: Option<TlsConnector>,
+    /// Address clients send from.
+    pub(super) local: std::net::IpAddr,
+    pub(super) identity: Arc<Identity>,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) provider: Rc<RefCell<AnyProvider>>,
+    pub(super) endpoint: Name,
+    pub(super) seed: u64,
+    pub(super) participants: u32,
+    pub(super) watch: u32,
+    pub(super) audio_ms: u32,
+    pub(super) tally: RefCell<Tally>,
+    pub(super) rooms: Vec<RefCell<Agreements>>,
+}
+
+impl World {
+    /// A certificate's fingerprint as clients tell it.
+    pub(super) fn fingerprint(identity: &Identity) -> Fingerprint {
+        identity.fingerprint(HashFunction::Sha256)
+    }
+}
+
+/// Runs a client; it ends only by failing, which is counted.
+pub(super) async fn run(world: Rc<World>, room: u32, number: u32) {
+    if let Err(why) = join(&world, room, number).await {
+        *world.tally.borrow_mut().failed.entry(why).or_default() += 1;
+    }
+}
+
+async fn join(world: &Rc<World>, room: u32, number: u32) -> Result<(), String> {
+    let (session, user) = (format!("room{room:06}"), message::user(number));
+    let path = format!("/sft/{session}");
+    let ask = async |body: &str| {
+        let (status, body) =
+            post(world.http, world.tls.as_ref(), &path, body).await.map_err(|e| format!("http: {e}"))?;
+        if status == 200 { Ok(body) } else { Err(format!("http {status}: {}", String::from_utf8_lossy(&body).trim())) }
+    };
+    let start = Instant::now();
+    let body = ask(&message::confconn(&session, &user, world.watch)).await?;
+    world.tally.borrow_mut().confconn.record(nanoseconds(start.elapsed()));
+    let offered: Incoming<'_> = serde_json::from_slice(&body).map_err(|e| format!("the offer's message: {e}"))?;
+    let Some(offer) = &offered.sdp else {
+        return Err(format!("{} with status {:?} instead of an offer", offered.kind, offered.status));
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(world.local, 0)).await.map_err(|e| format!("socket: {e}"))?;
+    let address = socket.local_addr().map_err(|e| format!("socket: {e}"))?;
+    let leg = room * world.participants + number;
+    let (transport, credentials) = transport(world, leg, address, offer)?;
+    let audio = 0x1000_0000 + leg;
+    let own = Own { credentials: &credentials, fingerprint: &world.fingerprint, address, audio };
+    let sdp = answer(offer, &own);
+    let start = Instant::now();
+    let body = ask(&message::setup(&session, &user, &sdp)).await?;
+    world.tally.borrow_mut().setup.record(nanoseconds(start.elapsed()));
+    let taken: Incoming<'_> = serde_json::from_slice(&body).map_err(|e| format!("the answer's message: {e}"))?;
+    if taken.status != Some(0) {
+        return Err(format!("the answer got {} with status {:?}", taken.kind, taken.status));
+    }
+    let now = Instant::now();
+    let client = Client {
+        world: world.clone(),
+        room,
+        number,
+        session,
+        user,
+        socket,
+        transport,
+        channel: None,
+        voice: None,
+        remote: None,
+        audio,
+        answered: now,
+        ping: now + PING,
+        speak: None,
+        listed: false,
+        complete: false,
+        hears: false,
+        watching: 0,
+    };
+    client.stay().await
+}
+
+/// The client's end of the connection, with the offer taken in.
+fn transport(world: &World, leg: u32, address: SocketAddr, offer: &str) -> Result<(Transport, Credentials), String> {
+    let mut random = Random::new(world.seed, u64::from(leg) + 1);
+    let credentials = Credentials {
+        ufrag: format!("{:016x}", random.word()),
+        password: format!("{:016x}{:016x}", random.word(), random.word()),
+    };
+    let config = TransportConfig {
+        controlling: false,
+        tie_breaker: random.word(),
+        credentials: credentials.clone(),
+        locals: vec![LocalCandidate { endpoint: world.endpoint.clone(), address, advertised: address }],
+        identity: world.identity.clone(),
+        dtls: DtlsVersion::V1_2,
+        sctp_connect: true,
+        limits: Limits::default(),
+    };
+    let now = Instant::now();
+    let mut transport = Transport::new(config, now);
+    let description = SessionDescription::parse(offer).map_err(|e| format!("the offer: {e}"))?;
+    let mut remote = description.remote_description().map_err(|e| format!("the offer: {e}"))?;
+    // The answer chose to be active.
+    remote.setup = Setup::Passive;
+    transport.set_remote(now, &remote).map_err(|e| format!("the offer: {e}"))?;
+    Ok((transport, credentials))
+}
+
+/// A client that has answered.
+struct Client {
+    world: Rc<World>,
+    room: u32,
+    number: u32,
+    session: String,
+    user: String,
+    socket: UdpSocket,
+    transport: Transport,
+    channel: Option<ChannelId>,
+    /// The first client of a conference speaks.
+    voice: Option<Voice>,
+    /// Where its media goes.
+    remote: Option<SocketAddr>,
+    audio: u32,
+    answered: Instant,
+    ping: Instant,
+    speak: Option<Instant>,
+    listed: bool,
+    complete: bool,
+    hears: bool,
+    /// Participants it asked to see so far.
+    watching: usize,
+}
+
+impl Client {
+    async fn stay(mut self) -> Result<(), String> {
+        let mut buffer = [0; DATAGRAM];
+        loop {
+            self.settle().await?;
+            let next = [self.transport.next_timeout(), self.speak, Some(self.ping)].into_iter().flatten().min();
+            let next = next.unwrap_or(self.ping);
+            tokio::select! {
+                received = self.socket.recv_from(&mut buffer) => {
+                    let (length, from) = received.map_err(|e| format!("receiving: {e}"))?;
+                    self.datagram(from, &buffer[..length]);
+                    for _ in 1..BURST {
+                        let Ok((length, from)) = self.socket.try_recv_from(&mut buffer) else { break };
+                        self.datagram(from, &buffer[..length]);
+                    }
+                }
+                () = tokio::time::sleep_until(next.into()) => self.due().await?,
+            }
+        }
+    }
+
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
+        if !is_rtp(bytes) {
+            self.transport.handle_datagram(Instant::now(), &self.world.endpoint, from, bytes);
+            return;
+        }
+        let mut tally = self.world.tally.borrow_mut();
+        tally.received += 1;
+        if !self.hears {
+            self.hears = true;
+            tally.hearing += 1;
+            if let Some(since) = self.world.rooms[self.room as usize].borrow().since(self.number) {
+                tally.heard.record(nanoseconds(since.elapsed()));
+            }
+        }
+    }
+
+    async fn due(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        if self.transport.next_timeout().is_some_and(|at| at <= now) {
+            self.transport.handle_timeout(now);
+        }
+        if self.ping <= now {
+            self.ping += PING;
+            if self.channel.is_some() {
+                let text = message::ping(&self.session, &self.user);
+                self.send(text)?;
+            } else if self.answered + PATIENCE <= now {
+                return Err("the channel did not open".to_owned());
+            }
+        }
+        if self.speak.is_some_and(|at| at <= now) {
+            self.speak = Some(now + Duration::from_millis(u64::from(self.world.audio_ms)));
+            if let Some(packet) = self.voice.as_mut().and_then(Voice::packet)
+                && let Some(to) = self.remote
+            {
+                self.socket.send_to(&packet, to).await.map_err(|e| format!("sending: {e}"))?;
+                self.world.tally.borrow_mut().sent += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the transport wants until it wants nothing more.
+    async fn settle(&mut self) -> Result<(), String> {
+        while let Some(output) = self.transport.poll() {
+            match output {
+                Output::Datagram { to, bytes, .. } => {
+                    self.socket.send_to(&bytes, to).await.map_err(|e| format!("sending: {e}"))?;
+                }
+                Output::Connected(connection) => {
+                    let now = Instant::now();
+                    if self.number == 0 && self.world.audio_ms > 0 {
+                        let provider = self.world.provider.clone();
+                        self.voice = Some(Voice::new(provider, &connection.outbound, self.audio, self.world.audio_ms));
+                        self.speak = Some(now);
+                    }
+                    self.remote = connection.ice.tuples.first().copied();
+                    self.transport.release(now);
+                }
+                Output::ChannelOpen { channel, .. } => self.open(channel)?,
+                Output::Message { bytes, .. } => self.message(&bytes)?,
+                Output::ChannelClosed(_) => return Err("the node closed the channel".to_owned()),
+                Output::Closed(why) => return Err(why.to_string()),
+                Output::Moved(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, channel: ChannelId) -> Result<(), String> {
+        self.channel = Some(channel);
+        {
+            let mut tally = self.world.tally.borrow_mut();
+            tally.open += 1;
+            tally.last_open = Some(Instant::now());
+            tally.channel.record(nanoseconds(self.answered.elapsed()));
+        }
+        self.ping = Instant::now() + PING;
+        self.send(message::propsync(&self.session, &self.user))
+    }
+
+    fn send(&mut self, text: String) -> Result<(), String> {
+        let Some(channel) = self.channel else { return Ok(()) };
+        self.transport.send(Instant::now(), channel, Payload::Text(text)).map_err(|e| format!("channel: {e}"))
+    }
+
+    fn message(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let read: Incoming<'_> = serde_json::from_slice(bytes).map_err(|e| format!("a message: {e}"))?;
+        if read.kind != "CONFPART" {
+            return Ok(());
+        }
+        let now = Instant::now();
+        {
+            let mut tally = self.world.tally.borrow_mut();
+            tally.lists += 1;
+            tally.list_bytes += bytes.len() as u64;
+            if !std::mem::replace(&mut self.listed, true) {
+                tally.listed.record(nanoseconds(self.answered.elapsed()));
+            }
+            let all = read.participants.len() == self.world.participants as usize;
+            if all && !std::mem::replace(&mut self.complete, true) {
+                tally.complete += 1;
+            }
+        }
+        let others: Vec<u32> = read.participants.iter().filter_map(|one| message::number(one.userid)).collect();
+        {
+            let mut agreements = self.world.rooms[self.room as usize].borrow_mut();
+            for other in &others {
+                agreements.agree(self.number, *other, now);
+            }
+        }
+        self.send(message::agreement(&self.user, &read.participants))?;
+        let wanted = others.iter().filter(|other| **other != self.number).take(self.world.watch as usize);
+        let wanted: Vec<String> = wanted.map(|other| message::user(*other)).collect();
+        if wanted.len() > self.watching {
+            self.watching = wanted.len();
+            self.send(message::confstreams(&self.session, &self.user, &wanted))?;
+        }
+        Ok(())
+    }
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    time.as_nanos() as i64
+}
