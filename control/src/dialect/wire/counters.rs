@@ -63,11 +63,13 @@ pub enum Reason {
     PropertiesSize,
     /// A request of a conference that spans servers; its own fields were left out.
     Federation,
+    /// HTTP: a new call while the forwarder is away or has no endpoints.
+    NotReady,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 29] = [
+    pub const ALL: [Reason; 30] = [
         Reason::NotFound,
         Reason::Method,
         Reason::Malformed,
@@ -97,6 +99,7 @@ impl Reason {
         Reason::MessageUnexpected,
         Reason::PropertiesSize,
         Reason::Federation,
+        Reason::NotReady,
     ];
 
     /// Its stable name, for metrics and logs.
@@ -131,6 +134,7 @@ impl Reason {
             Reason::MessageUnexpected => "message_unexpected",
             Reason::PropertiesSize => "properties_size",
             Reason::Federation => "federation",
+            Reason::NotReady => "not_ready",
         }
     }
 }
