@@ -222,6 +222,8 @@ pub struct Limits {
     pub allocation_timeout: Duration,
     /// How long a participant may be silent on its channel.
     pub liveness_timeout: Duration,
+    /// How long calls of an earlier control process go on in the forwarder before they are removed.
+    pub orphan_timeout: Duration,
     /// Longest session description, in bytes.
     pub sdp_bytes: usize,
     /// Candidates of one client.
@@ -248,6 +250,7 @@ impl Default for Limits {
             allocations_per_source: 64,
             allocation_timeout: Duration::from_secs(10),
             liveness_timeout: Duration::from_secs(20),
+            orphan_timeout: Duration::from_secs(60),
             sdp_bytes: 256 << 10,
             candidates: 64,
             message_bytes: 256 << 10,

@@ -231,6 +231,7 @@ fn limits(mut fields: Fields<'_, '_, '_>, limits: &mut Limits) {
     fields.number("allocations_per_source", 1, MOST, &mut limits.allocations_per_source);
     fields.seconds("allocation_timeout", &mut limits.allocation_timeout);
     fields.seconds("liveness_timeout", &mut limits.liveness_timeout);
+    fields.seconds("orphan_timeout", &mut limits.orphan_timeout);
     fields.number("sdp_bytes", 4096, MOST_BYTES, &mut limits.sdp_bytes);
     fields.number("candidates", 1, 1000, &mut limits.candidates);
     fields.number("message_bytes", 1024, MOST_BYTES, &mut limits.message_bytes);

@@ -66,9 +66,14 @@ impl Node {
             }
             Action::Send { participant, text } => self.send(context, participant, &text),
             Action::Close { participant } => {
-                if let Some(peer) = self.peers.get_mut(participant) {
-                    peer.ends = Some(context.now + LINGER);
-                    self.restless.push(participant);
+                match self.peers.get_mut(participant) {
+                    Some(peer) if peer.channel.is_some() => {
+                        peer.ends = Some(context.now + LINGER);
+                        self.restless.push(participant);
+                    }
+                    // Nothing was said to it that could still be on its way.
+                    Some(_) => self.end(context.now, participant),
+                    None => {}
                 }
             }
             Action::Table(changes) => return Some(self.transaction(changes)),

@@ -11,7 +11,7 @@ mod routes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_table::protocol::{Event as TableEvent, EventRecord, PacketInReason, PacketMessage, Refused, Snapshot};
 use sluice_table::{Change, Endpoint, Entry, Name};
@@ -30,6 +30,9 @@ use deadlines::Deadlines;
 use orphans::Orphans;
 use peers::Peers;
 
+/// When endpoints that the forwarder refused are tried again.
+const ENDPOINTS_AGAIN: Duration = Duration::from_secs(2);
+
 /// What a node is made of.
 #[derive(Debug)]
 pub struct Settings {
@@ -41,6 +44,8 @@ pub struct Settings {
     pub dtls: DtlsVersion,
     /// Bounds of a transport.
     pub limits: TransportLimits,
+    /// How long calls of an earlier process go on in the forwarder before their rows are removed.
+    pub orphan_timeout: Duration,
 }
 
 /// What a node wants done.
@@ -98,6 +103,8 @@ pub struct Node {
     /// Why the forwarder refused the endpoints, if it did.
     endpoints_refused: Option<Refused>,
     endpoints_transaction: Option<u64>,
+    /// When refused endpoints are tried again.
+    endpoints_again: Option<Instant>,
     counters: Counters,
     actions: Vec<wire::Action>,
     outputs: Vec<Output>,
@@ -106,12 +113,13 @@ pub struct Node {
 impl Node {
     /// A node without participants.
     pub fn new(settings: Settings, wire: Wire) -> Node {
+        let orphans = Orphans::new(settings.orphan_timeout);
         Node {
             settings,
             wire,
             peers: Peers::default(),
             deadlines: Deadlines::default(),
-            orphans: Orphans::default(),
+            orphans,
             restless: Vec::new(),
             drained: false,
             keyed: HashMap::new(),
@@ -119,6 +127,7 @@ impl Node {
             up: false,
             endpoints_refused: None,
             endpoints_transaction: None,
+            endpoints_again: None,
             counters: Counters::default(),
             actions: Vec::new(),
             outputs: Vec::new(),
@@ -177,11 +186,15 @@ impl Node {
 
     /// When [`Node::handle_timeout`] is to be called at the latest.
     pub fn next_timeout(&self) -> Option<Instant> {
-        [self.deadlines.next(), self.wire.next_deadline(), self.orphans.deadline()].into_iter().flatten().min()
+        let orphans = self.orphans.deadline().filter(|_| self.up);
+        let own = [self.deadlines.next(), self.wire.next_deadline(), orphans, self.endpoints_again];
+        own.into_iter().flatten().min()
     }
 
     /// A client's request.
     pub fn request(&mut self, context: &mut Context<'_>, id: u64, request: Request) {
+        let available = self.ready().is_ok();
+        self.wire.set_available(available);
         let event = wire::Event::Http {
             request: wire::RequestId(id),
             method: request.method,
@@ -207,10 +220,15 @@ impl Node {
         if self.wire.next_deadline().is_some_and(|at| at <= context.now) {
             self.tell(context, wire::Event::Tick);
         }
-        let changes = self.orphans.take(context.now);
-        if !changes.is_empty() {
+        let orphans = if self.up { self.orphans.take(context.now) } else { Vec::new() };
+        for changes in orphans {
             tracing::info!(rows = changes.len(), "removing what an earlier control process left in the forwarder");
             self.transaction(changes);
+        }
+        if self.endpoints_again.take_if(|at| *at <= context.now).is_some() && self.up {
+            self.open_endpoints();
+            // Every row stands on an endpoint: those that were refused meanwhile are written again.
+            self.tell(context, wire::Event::Reprogram { present: Vec::new() });
         }
         self.settle(context);
     }
@@ -234,6 +252,8 @@ impl Node {
             LinkEvent::Down(reason) => {
                 tracing::warn!(reason, "the forwarder is not connected; if it runs, so do its calls");
                 self.up = false;
+                // Looked for again in the next snapshot.
+                self.orphans.forget();
                 self.keyed.clear();
             }
             LinkEvent::Gap(snapshot) => {
@@ -252,6 +272,16 @@ impl Node {
         tracing::info!(generation = snapshot.generation, legs = snapshot.legs.len(), "the forwarder is connected");
         self.up = true;
         self.keyed.clear();
+        self.open_endpoints();
+        let ours =
+            |name: &Name| self.wire.owns(name) || self.settings.locals.iter().any(|(local, _)| local.endpoint == *name);
+        self.orphans.find(context.now, snapshot, ours);
+        // A snapshot shows no keys: rows of ours may be another process's by the same name. They are written again.
+        self.reprogram(context, snapshot);
+    }
+
+    /// Asks the forwarder for our sockets.
+    fn open_endpoints(&mut self) {
         let endpoints: Vec<Change> = self
             .settings
             .locals
@@ -262,11 +292,6 @@ impl Node {
             })
             .collect();
         self.endpoints_transaction = Some(self.transaction(endpoints));
-        let ours =
-            |name: &Name| self.wire.owns(name) || self.settings.locals.iter().any(|(local, _)| local.endpoint == *name);
-        self.orphans.find(context.now, snapshot, ours);
-        // A snapshot shows no keys: rows of ours may be another process's by the same name. They are written again.
-        self.reprogram(context, snapshot);
     }
 
     fn reprogram(&mut self, context: &mut Context<'_>, snapshot: &Snapshot) {
@@ -289,6 +314,7 @@ impl Node {
             }
             if endpoints {
                 self.endpoints_refused = Some(refused);
+                self.endpoints_again = Some(context.now + ENDPOINTS_AGAIN);
             } else if let Some(participant) = participant {
                 // Its leg does not exist: it can only come again.
                 self.finish(context, participant, "refused_by_forwarder");

@@ -6,18 +6,24 @@ use std::time::{Duration, Instant};
 use sluice_table::protocol::Snapshot;
 use sluice_table::{Change, EntryKind, Name};
 
-/// How long calls of an earlier process may go on. A client notices within 25 s that its channel is dead and takes
-/// some more to connect again.
-const GRACE: Duration = Duration::from_secs(60);
+/// Rows removed by one transaction, so that none comes near the longest message.
+const SLICE: usize = 4_096;
 
 /// The rows and when they go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Orphans {
     rows: Vec<(EntryKind, Name)>,
     at: Option<Instant>,
+    /// How long calls of an earlier process may go on. A client notices within 25 s that its channel is dead and takes
+    /// some more to connect again.
+    grace: Duration,
 }
 
 impl Orphans {
+    pub(super) fn new(grace: Duration) -> Orphans {
+        Orphans { rows: Vec::new(), at: None, grace }
+    }
+
     /// Notes what is in the forwarder and not `kept`.
     pub(super) fn find(&mut self, now: Instant, snapshot: &Snapshot, kept: impl Fn(&Name) -> bool) {
         self.rows = rows(snapshot).into_iter().filter(|(_, name)| !kept(name)).collect();
@@ -28,21 +34,29 @@ impl Orphans {
                 rows = self.rows.len(),
                 "calls of an earlier control process go on until their clients came back"
             );
-            self.at = Some(now + GRACE);
+            self.at = Some(now + self.grace);
         }
+    }
+
+    /// Forgets the rows, not how long their calls may still go on.
+    pub(super) fn forget(&mut self) {
+        self.rows.clear();
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.at
     }
 
-    /// The changes that remove them, once it is time.
-    pub(super) fn take(&mut self, now: Instant) -> Vec<Change> {
+    /// The transactions that remove them, in order, once it is time.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<Vec<Change>> {
         if self.at.is_none_or(|at| at > now) {
             return Vec::new();
         }
         self.at = None;
-        std::mem::take(&mut self.rows).into_iter().map(|(kind, name)| Change::Remove(kind, name)).collect()
+        let rows = std::mem::take(&mut self.rows);
+        let removed =
+            |rows: &[(EntryKind, Name)]| rows.iter().map(|(kind, name)| Change::Remove(*kind, name.clone())).collect();
+        rows.chunks(SLICE).map(removed).collect()
     }
 }
 
@@ -77,12 +91,13 @@ mod tests {
         for name in ["mine", "other"] {
             snapshot.endpoints.insert(Name::new(name).unwrap(), row.clone());
         }
-        let mut orphans = Orphans::default();
+        let grace = Duration::from_secs(60);
+        let mut orphans = Orphans::new(grace);
         orphans.find(now, &snapshot, |name| &*name.0 == "mine");
-        assert_eq!(orphans.deadline(), Some(now + GRACE));
+        assert_eq!(orphans.deadline(), Some(now + grace));
         assert!(orphans.take(now).is_empty());
-        let removed = orphans.take(now + GRACE);
-        assert_eq!(removed, [Change::Remove(EntryKind::Endpoint, Name::new("other").unwrap())]);
-        assert_eq!((orphans.deadline(), orphans.take(now + GRACE)), (None, Vec::new()));
+        let removed = orphans.take(now + grace);
+        assert_eq!(removed, [[Change::Remove(EntryKind::Endpoint, Name::new("other").unwrap())]]);
+        assert_eq!((orphans.deadline(), orphans.take(now + grace)), (None, Vec::new()));
     }
 }

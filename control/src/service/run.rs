@@ -71,6 +71,7 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
             message: config.limits.message_bytes as u32,
             ..TransportLimits::default()
         },
+        orphan_timeout: config.limits.orphan_timeout,
     };
     let mut link_config = LinkConfig::new(config.forwarder.socket.clone());
     link_config.timeout = config.forwarder.timeout;
@@ -152,8 +153,8 @@ impl Service {
         loop {
             let sleep = self.node.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
             let sleep = sleep.unwrap_or(Duration::from_secs(3600));
+            // Not biased: a flood of packets keeps neither requests nor signals from being heard.
             tokio::select! {
-                biased;
                 event = self.events.recv() => match event {
                     Some(event) => self.link_events(event)?,
                     None => break,

@@ -65,11 +65,13 @@ pub enum Reason {
     Federation,
     /// The server has as many conferences or participants as it takes.
     ServerFull,
+    /// HTTP: a new call while the forwarder is away or has no endpoints.
+    NotReady,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 30] = [
+    pub const ALL: [Reason; 31] = [
         Reason::NotFound,
         Reason::Method,
         Reason::Malformed,
@@ -100,6 +102,7 @@ impl Reason {
         Reason::PropertiesSize,
         Reason::Federation,
         Reason::ServerFull,
+        Reason::NotReady,
     ];
 
     /// Its stable name, for metrics and logs.
@@ -135,6 +138,7 @@ impl Reason {
             Reason::PropertiesSize => "properties_size",
             Reason::Federation => "federation",
             Reason::ServerFull => "server_full",
+            Reason::NotReady => "not_ready",
         }
     }
 }

@@ -147,6 +147,10 @@ impl Wire {
             let text = "this server takes no new calls; ask another one".to_owned();
             return Err(Refused { status: 303, reason: Reason::Draining, text });
         }
+        if !self.available {
+            let text = "media cannot be set up here right now; ask again in a moment".to_owned();
+            return Err(Refused { status: 503, reason: Reason::NotReady, text });
+        }
         let refuse = |wire: &mut Wire, reason, status| {
             wire.counters.count(reason);
             Ok(reply::confconn(convid, status))

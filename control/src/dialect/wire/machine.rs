@@ -40,6 +40,8 @@ pub struct Wire {
     pub(super) counters: Counters,
     pub(super) draining: bool,
     drained: bool,
+    /// Whether media can be set up now.
+    pub(super) available: bool,
 }
 
 /// What one event is handled with.
@@ -68,6 +70,7 @@ impl Wire {
             counters: Counters::default(),
             draining: false,
             drained: false,
+            available: true,
             config,
         }
     }
@@ -141,6 +144,11 @@ impl Wire {
     /// Whether new calls are turned away.
     pub fn is_draining(&self) -> bool {
         self.draining
+    }
+
+    /// Says whether media can be set up; while it cannot, nobody comes in.
+    pub fn set_available(&mut self, available: bool) {
+        self.available = available;
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
@@ -374,7 +382,8 @@ impl Wire {
     fn reprogram(&self, turn: &mut Turn<'_>, present: Vec<(EntryKind, Name)>) {
         let mut known: HashMap<u64, Vec<(EntryKind, Name)>> = HashMap::new();
         for (kind, name) in present.into_iter().filter(|(kind, _)| *kind != EntryKind::Endpoint) {
-            if let Some(number) = conference_of(&name) {
+            // Calls of an earlier process go on until whoever asked for this removes them.
+            if let Some(number) = conference_of(&name).filter(|_| self.owns(&name)) {
                 known.entry(number).or_default().push((kind, name));
             }
         }
