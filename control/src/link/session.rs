@@ -66,6 +66,7 @@ pub(super) async fn open(config: &LinkConfig) -> Result<Open, LinkError> {
 /// A call that waits for its answer.
 struct Pending {
     call: u32,
+    since: Instant,
     what: What,
 }
 
@@ -100,7 +101,7 @@ impl Waiting {
             if calls.open.is_empty() {
                 calls.progress = Instant::now();
             }
-            calls.open.push_back(Pending { call, what });
+            calls.open.push_back(Pending { call, since: Instant::now(), what });
         });
     }
 

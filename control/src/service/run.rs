@@ -26,6 +26,8 @@ use crate::transport::{DtlsVersion, HashFunction, Identity, Limits as TransportL
 const BATCH: usize = 64;
 /// Questions of administration that may wait.
 const QUERIES: usize = 64;
+/// A draining node turns new calls away for at least this long, so that whoever sends them hears of it.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How long answers that are under way may take when the service ends.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -38,13 +40,12 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         reason: error.to_string(),
         hint: "see the [http] section of the configuration".to_owned(),
     })?;
-    let public_url = match &config.http.public_url {
-        Some(url) => url.to_string(),
-        None => {
-            let listen = server.addresses().first().copied().unwrap_or(config.http.listen[0]);
-            let scheme = if config.http.tls == Tls::Off { "http" } else { "https" };
-            format!("{scheme}://{}:{}", url_host(listen, &locals), listen.port())
-        }
+    let public_url = if let Some(url) = &config.http.public_url {
+        url.to_string()
+    } else {
+        let listen = server.addresses().first().copied().unwrap_or(config.http.listen[0]);
+        let scheme = if config.http.tls == Tls::Off { "http" } else { "https" };
+        format!("{scheme}://{}:{}", url_host(listen, &locals), listen.port())
     };
     let mut wire = WireConfig::new(
         &public_url,
@@ -150,9 +151,10 @@ impl Service {
         let mut terminate = stream(SignalKind::terminate())?;
         let mut interrupt = stream(SignalKind::interrupt())?;
         let mut hangup = stream(SignalKind::hangup())?;
+        let mut draining = None;
         loop {
             let sleep = self.node.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-            let sleep = sleep.unwrap_or(Duration::from_secs(3600));
+            let sleep = sleep.unwrap_or(Duration::from_hours(1)).min(draining.map_or(Duration::MAX, |_| DRAIN / 5));
             // Not biased: a flood of packets keeps neither requests nor signals from being heard.
             tokio::select! {
                 event = self.events.recv() => match event {
@@ -178,10 +180,13 @@ impl Service {
                 },
             }
             if self.node.next_timeout().is_some_and(|at| at <= Instant::now()) {
-                self.with(|node, context| node.handle_timeout(context));
+                self.with(Node::handle_timeout);
             }
             self.flush();
-            if self.node.is_drained() {
+            if self.node.wire().is_draining() {
+                draining.get_or_insert_with(Instant::now);
+            }
+            if self.node.is_drained() && draining.is_some_and(|since| since.elapsed() >= DRAIN) {
                 tracing::info!("drained: the last call ended");
                 break;
             }

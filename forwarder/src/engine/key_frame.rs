@@ -10,8 +10,7 @@ use super::rows::{ExtensionMap, Meaning};
 /// tell because the leg negotiated no extension that would say so. `packet` holds the header that `elements` lie in.
 #[inline]
 pub(super) fn starts_here(kind: Kind, extensions: &ExtensionMap, elements: &[KnownElement], packet: &[u8]) -> bool {
-    let tells = |meaning| extensions.id(meaning).is_some();
-    if kind == Kind::Audio || !(tells(Meaning::FrameDescriptor) || tells(Meaning::DependencyDescriptor)) {
+    if kind == Kind::Audio || !are_told(extensions) {
         return true;
     }
     elements.iter().any(|element| {
@@ -23,6 +22,12 @@ pub(super) fn starts_here(kind: Kind, extensions: &ExtensionMap, elements: &[Kno
             _ => false,
         }
     })
+}
+
+/// Whether the leg negotiated an extension that tells key frames from others.
+#[inline]
+pub(super) fn are_told(extensions: &ExtensionMap) -> bool {
+    [Meaning::FrameDescriptor, Meaning::DependencyDescriptor].into_iter().any(|told| extensions.id(told).is_some())
 }
 
 /// generic-frame-descriptor-00: start of a frame (0x80) without dependencies (0x08).

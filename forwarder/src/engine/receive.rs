@@ -9,7 +9,7 @@ use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::protocol::{Direction, PacketInReason};
 use sluice_table::{DropReason, Kind};
 
-use super::cell::{CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
+use super::cell::{Cell, CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
 use super::event::Event;
 use super::gate::NO_MEMBER;
@@ -20,6 +20,7 @@ use super::rows::{ExtensionMap, Meaning, StreamKey, TupleKey, TupleOwner};
 use super::run::Engine;
 use super::time::Nanos;
 use crate::io::BURST;
+use crate::select::meter::Meter;
 use crate::wire::extension::Elements;
 use crate::wire::frame::{Address, Class, classify};
 use crate::wire::rtp::{self, RtpError, RtpHeader};
@@ -337,11 +338,8 @@ impl<C: Provider> Engine<C> {
         }
         let header = &candidate.header;
         let cell = self.slab.write(candidate.cell);
-        if header.padding {
-            let pad = payload_len.checked_sub(1).map(|last| usize::from(cell.payload[last]));
-            if pad.is_none_or(|pad| pad == 0 || pad > payload_len) {
-                return Err(DropReason::RtpHeader);
-            }
+        if header.padding && !is_padded(&cell.payload[..payload_len]) {
+            return Err(DropReason::RtpHeader);
         }
         let elements = elements?;
         if !elements.is_empty() {
@@ -365,24 +363,20 @@ impl<C: Provider> Engine<C> {
             header_len: header.len as u16,
             elements,
         };
-        // Without an extension that tells frames apart every packet may start one, which says nothing.
-        let told_apart = [Meaning::FrameDescriptor, Meaning::DependencyDescriptor];
-        let key_frame = config.kind == Kind::Video
-            && cell.meta.key_frame
-            && told_apart.into_iter().any(|meaning| leg.extensions.id(meaning).is_some());
-        let starts = config.kind == Kind::Video && config.repairs.is_none() && row.first_index.is_none();
+        let news = News {
+            learned: learned.then_some(candidate.remote),
+            starts: config.kind == Kind::Video && config.repairs.is_none() && row.first_index.is_none(),
+            key_frame: config.kind == Kind::Video && cell.meta.key_frame && key_frame::are_told(&leg.extensions),
+            level: if config.candidate {
+                heard(now, &mut row.meter, &leg.extensions, cell, candidate.packet)
+            } else {
+                None
+            },
+        };
         row.first_index.get_or_insert(candidate.index.as_u64());
         row.packets += 1;
         row.payload_bytes += payload_len as u64;
         self.counters.opened += 1;
-        let level = if config.candidate {
-            match leg.extensions.id(Meaning::AudioLevel) {
-                Some(_) => row.meter.hear(now, audio_level(&cell.meta.elements, candidate.packet)),
-                None => row.meter.count(now),
-            }
-        } else {
-            None
-        };
         let list = config.list;
         if feedback.reports {
             let at = (candidate.index.as_u64(), header.timestamp);
@@ -398,19 +392,7 @@ impl<C: Provider> Engine<C> {
             self.counters.nacks_given_up += self.feedback.missing(now, candidate.leg, candidate.ingress, first, end);
         }
         let workers = self.lists[list as usize].workers;
-        if learned {
-            self.emit(Event::RemoteLearned { leg: candidate.leg, remote: candidate.remote });
-        }
-        if starts {
-            // Whoever receives it is new to it.
-            self.want_key_frame(candidate.leg, list, true);
-        }
-        if key_frame {
-            self.key_frame_seen(now, candidate.ingress);
-        }
-        if let Some(level) = level {
-            self.emit(Event::Level { list, level });
-        }
+        self.tell(now, candidate.leg, candidate.ingress, list, &news);
         if let Some(repairs) = repairs {
             return self.restore(now, candidate.leg, candidate.cell, &repairs);
         }
@@ -419,6 +401,24 @@ impl<C: Provider> Engine<C> {
         }
         self.dispatch(now, candidate.cell, workers);
         Ok(())
+    }
+
+    /// Tells whom it concerns what a packet brought besides its payload.
+    #[inline(always)]
+    fn tell(&mut self, now: Nanos, leg: u32, ingress: u32, list: u32, news: &News) {
+        if let Some(remote) = news.learned {
+            self.emit(Event::RemoteLearned { leg, remote });
+        }
+        if news.starts {
+            // Whoever receives it is new to it.
+            self.want_key_frame(leg, list, true);
+        }
+        if news.key_frame {
+            self.key_frame_seen(now, ingress);
+        }
+        if let Some(level) = news.level {
+            self.emit(Event::Level { list, level });
+        }
     }
 
     /// Queues an opened packet for every worker that has receivers of it.
@@ -509,6 +509,31 @@ fn replay_reason(error: ReplayError) -> DropReason {
     match error {
         ReplayError::Replayed => DropReason::Replayed,
         ReplayError::TooOld => DropReason::TooOld,
+    }
+}
+
+/// What an accepted packet brings besides its payload.
+struct News {
+    /// The leg's address, now known.
+    learned: Option<Address>,
+    /// A video stream begins.
+    starts: bool,
+    /// A key frame begins, as an extension tells.
+    key_frame: bool,
+    /// Level to report of a stream that competes by it.
+    level: Option<u8>,
+}
+
+/// Whether the last byte of a payload can be its padding's length (RFC 3550 §5.1).
+fn is_padded(payload: &[u8]) -> bool {
+    payload.last().is_some_and(|pad| *pad != 0 && usize::from(*pad) <= payload.len())
+}
+
+/// What a packet makes of its stream's level; a leg that tells no levels is heard by its packets alone.
+fn heard(now: Nanos, meter: &mut Meter, extensions: &ExtensionMap, cell: &Cell, packet: &[u8]) -> Option<u8> {
+    match extensions.id(Meaning::AudioLevel) {
+        Some(_) => meter.hear(now, audio_level(&cell.meta.elements, packet)),
+        None => meter.count(now),
     }
 }
 
