@@ -13,7 +13,7 @@ import time
 import urllib.request
 
 import av
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, VideoStreamTrack
 
 RATE = 48_000
@@ -103,7 +103,8 @@ class Peer:
 
     def __init__(self, args):
         self._args = args
-        self._connection = RTCPeerConnection()
+        # With its default policy aiortc 1.16 gives every video after the first a transport that it throws away.
+        self._connection = RTCPeerConnection(RTCConfiguration(bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._received = []
         self._channel = None
         self._props = {"videosend": "true", "screensend": "false", "audiocbr": "true", "muted": "false"}
