@@ -49,7 +49,9 @@ fn main() -> ExitCode {
     log(&config);
     // Several crates could each bring a provider of their own; this one is in use everywhere.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // The second is for TLS handshakes; on one core it would only cost switches.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let result =
         runtime.map_err(ServiceError::Runtime).and_then(|runtime| runtime.block_on(on_worker(config, arguments.state)));
     match result {
