@@ -110,6 +110,11 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let planner = Planner::new(PlannerConfig { workers: config.workers, capacity });
     let endpoints = Endpoints::new(config.io, config.polling.into(), config.huge_pages);
     let (asks, received) = channel();
+    for worker in &workers {
+        let asks = asks.clone();
+        // Once the management thread has ended there is nobody to hurry.
+        worker.on_urgent(Box::new(move || drop(asks.send(Ask::ReportsWaiting))));
+    }
     let manager = std::thread::Builder::new()
         .name("manager".to_owned())
         .spawn(move || {

@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio_rustls::TlsConnector;
 
 use super::answer::{Own, answer};
-use super::http::post;
+use super::http::Connection;
 use super::message::{self, Incoming};
 use super::tally::{Agreements, Tally};
 use super::voice::{Voice, is_rtp};
@@ -68,13 +68,9 @@ pub(super) async fn run(world: Rc<World>, room: u32, number: u32) {
 async fn join(world: &Rc<World>, room: u32, number: u32) -> Result<(), String> {
     let (session, user) = (format!("room{room:06}"), message::user(number));
     let path = format!("/sft/{session}");
-    let ask = async |body: &str| {
-        let (status, body) =
-            post(world.http, world.tls.as_ref(), &path, body).await.map_err(|e| format!("http: {e}"))?;
-        if status == 200 { Ok(body) } else { Err(format!("http {status}: {}", String::from_utf8_lossy(&body).trim())) }
-    };
     let start = Instant::now();
-    let body = ask(&message::confconn(&session, &user, world.watch)).await?;
+    let mut http = Connection::open(world.http, world.tls.as_ref()).await.map_err(|e| format!("connecting: {e}"))?;
+    let body = ask(&mut http, &path, &message::confconn(&session, &user, world.watch)).await?;
     world.tally.borrow_mut().confconn.record(nanoseconds(start.elapsed()));
     let offered: Incoming<'_> = serde_json::from_slice(&body).map_err(|e| format!("the offer's message: {e}"))?;
     let Some(offer) = &offered.sdp else {
@@ -88,7 +84,8 @@ async fn join(world: &Rc<World>, room: u32, number: u32) -> Result<(), String> {
     let own = Own { credentials: &credentials, fingerprint: &world.fingerprint, address, audio };
     let sdp = answer(offer, &own);
     let start = Instant::now();
-    let body = ask(&message::setup(&session, &user, &sdp)).await?;
+    let body = ask(&mut http, &path, &message::setup(&session, &user, &sdp)).await?;
+    drop(http);
     world.tally.borrow_mut().setup.record(nanoseconds(start.elapsed()));
     let taken: Incoming<'_> = serde_json::from_slice(&body).map_err(|e| format!("the answer's message: {e}"))?;
     if taken.status != Some(0) {
@@ -116,6 +113,11 @@ async fn join(world: &Rc<World>, room: u32, number: u32) -> Result<(), String> {
         watching: 0,
     };
     client.stay().await
+}
+
+async fn ask(http: &mut Connection, path: &str, body: &str) -> Result<Vec<u8>, String> {
+    let (status, body) = http.post(path, body).await.map_err(|e| format!("http: {e}"))?;
+    if status == 200 { Ok(body) } else { Err(format!("http {status}: {}", String::from_utf8_lossy(&body).trim())) }
 }
 
 /// The client's end of the connection, with the offer taken in.

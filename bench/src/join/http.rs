@@ -1,4 +1,4 @@
-//! One HTTP/1.1 request a connection, over TCP or TLS. Just enough for the node's answers, which have a length.
+//! HTTP/1.1 requests over one TCP or TLS connection. Just enough for the node's answers, which have a length.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,38 +17,47 @@ use crate::error::BenchError;
 /// Longest response taken.
 const LONGEST: usize = 1 << 20;
 
-/// Posts a body; returns the status and the response's body.
-pub(super) async fn post(
+/// A connection that is kept between a client's requests, as browsers keep theirs.
+pub(super) struct Connection {
     to: SocketAddr,
-    tls: Option<&TlsConnector>,
-    path: &str,
-    body: &str,
-) -> io::Result<(u16, Vec<u8>)> {
-    let stream = TcpStream::connect(to).await?;
-    stream.set_nodelay(true)?;
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {to}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    match tls {
-        Some(tls) => exchange(tls.connect(to.ip().into(), stream).await?, &request).await,
-        None => exchange(stream, &request).await,
-    }
+    stream: Box<dyn Stream>,
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> io::Result<(u16, Vec<u8>)> {
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
-    let mut bytes = Vec::with_capacity(32 << 10);
-    loop {
-        if stream.read_buf(&mut bytes).await? == 0 || bytes.len() > LONGEST {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some((status, start, length)) = head(&bytes)
-            && bytes.len() >= start + length
-        {
-            return Ok((status, bytes.split_off(start)));
+/// TCP or TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+impl Connection {
+    /// Connects.
+    pub(super) async fn open(to: SocketAddr, tls: Option<&TlsConnector>) -> io::Result<Connection> {
+        let stream = TcpStream::connect(to).await?;
+        stream.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match tls {
+            Some(tls) => Box::new(tls.connect(to.ip().into(), stream).await?),
+            None => Box::new(stream),
+        };
+        Ok(Connection { to, stream })
+    }
+
+    /// Posts a body; returns the status and the response's body.
+    pub(super) async fn post(&mut self, path: &str, body: &str) -> io::Result<(u16, Vec<u8>)> {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            self.to,
+            body.len()
+        );
+        self.stream.write_all(request.as_bytes()).await?;
+        self.stream.flush().await?;
+        let mut bytes = Vec::with_capacity(32 << 10);
+        loop {
+            if self.stream.read_buf(&mut bytes).await? == 0 || bytes.len() > LONGEST {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some((status, start, length)) = head(&bytes)
+                && bytes.len() >= start + length
+            {
+                return Ok((status, bytes.split_off(start)));
+            }
         }
     }
 }

@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
     /// How the node's packets travel
     #[arg(long, value_enum, default_value = "udp")]
     io: Io,
-    /// HTTPS with a connection for each request; plain HTTP shows what control itself costs
+    /// HTTPS with a new session for each client; plain HTTP shows what control itself costs
     #[arg(long)]
     tls: bool,
     /// Core of the clients

@@ -15,7 +15,7 @@ const PAYLOAD: usize = 40;
 const OPUS: u8 = 111;
 const LEVEL: u8 = 1;
 /// Voice at -10 dBov (RFC 6464).
-const LOUD: u8 = 0x8a;
+const LOUD: u8 = 0x80 | 0x0a;
 
 /// A stream of audio.
 pub(super) struct Voice {

@@ -12,15 +12,22 @@ pub fn bench() -> Command {
 }
 
 /// Builds `sluice-forwarder`, which belongs to another package, and returns where it is.
+#[allow(dead_code, reason = "each test crate uses its part")]
 pub fn forwarder() -> PathBuf {
+    built("sluice-forwarder", "sluice-forwarder")
+}
+
+/// Builds a binary of another package and returns where it is.
+#[allow(dead_code, reason = "each test crate uses its part")]
+pub fn built(package: &str, binary: &str) -> PathBuf {
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "sluice-forwarder", "--bin", "sluice-forwarder"])
+        .args(["build", "--quiet", "--package", package, "--bin", binary])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .status()
         .expect("cargo runs");
-    assert!(status.success(), "building sluice-forwarder");
+    assert!(status.success(), "building {binary}");
     let beside = PathBuf::from(env!("CARGO_BIN_EXE_sluice-bench"));
-    beside.parent().and_then(|profile| profile.parent()).expect("target directory").join("debug/sluice-forwarder")
+    beside.parent().and_then(|profile| profile.parent()).expect("target directory").join("debug").join(binary)
 }
 
 /// The JSON object on the last line of stdout; the command must succeed.

@@ -49,10 +49,11 @@ fn main() -> ExitCode {
     log(&config);
     // Several crates could each bring a provider of their own; this one is in use everywhere.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime
-        .map_err(ServiceError::Runtime)
-        .and_then(|runtime| runtime.block_on(service::run(config, arguments.state.as_deref())));
+    // The second is for TLS handshakes; on one core it would only cost switches.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let result =
+        runtime.map_err(ServiceError::Runtime).and_then(|runtime| runtime.block_on(on_worker(config, arguments.state)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,6 +61,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the service as a task: beside the tasks it talks to most, on the same thread if that is free, which makes waking
+/// it a matter of a queue and not of the scheduler of the system.
+async fn on_worker(config: Config, state: Option<PathBuf>) -> Result<(), ServiceError> {
+    let service = tokio::spawn(async move { service::run(config, state.as_deref()).await });
+    service.await.unwrap_or_else(|ended| Err(ServiceError::Runtime(std::io::Error::other(ended))))
 }
 
 fn log(config: &Config) {

@@ -83,3 +83,10 @@ pub enum Event {
     /// A commit took effect.
     Flipped(Generation),
 }
+
+impl Event {
+    /// Whether somebody waits for it: a handshake, or a picture. The others are in time at the next tick.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self, Event::PacketIn { .. } | Event::KeyFrameWanted { .. })
+    }
+}

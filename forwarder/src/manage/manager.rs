@@ -26,7 +26,7 @@ use crate::worker::{Order, Reading, Report, WorkerHandle};
 
 /// How long workers may take to carry a commit out.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often reports are fetched when no request comes.
+/// How often reports are fetched when no request comes and no worker rings.
 const TICK: Duration = Duration::from_millis(5);
 /// Transaction ids remembered, so that a repeated one is not applied twice.
 const REMEMBERED: usize = 1_024;
@@ -42,6 +42,8 @@ pub enum Ask {
     Packets(PacketLink),
     /// The packet connection has something.
     PacketsWaiting,
+    /// A worker reported something that should not wait for the next tick.
+    ReportsWaiting,
     /// A trace; the answer says whether it started.
     Trace(TraceAsk, Sender<Response>),
     /// End.
@@ -171,7 +173,7 @@ impl Manager {
                     let _ = reply.send(started.map_or_else(Response::Refused, |()| Response::Ok));
                 }
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Ask::PacketsWaiting) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Ask::PacketsWaiting | Ask::ReportsWaiting) | Err(RecvTimeoutError::Timeout) => {}
             }
             self.packets_down();
             self.fetch_trace();
@@ -393,6 +395,7 @@ impl Manager {
     /// Takes what workers reported.
     fn reports(&mut self) {
         for worker in 0..self.workers.len() {
+            self.workers[worker].answer_bell();
             while let Some(report) = self.workers[worker].report() {
                 match report {
                     Report::Event(event) => self.engine_event(worker as u8, event),

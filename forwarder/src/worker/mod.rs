@@ -19,7 +19,7 @@ use crate::io::XdpIo;
 
 pub use ports::WorkerPorts;
 pub use run::{Worker, WorkerOptions};
-pub use wake::Waker;
+pub use wake::{Bell, Waker};
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -151,6 +151,7 @@ pub struct WorkerHandle {
     pub(crate) orders: Arc<ArrayQueue<Order>>,
     pub(crate) reports: Arc<ArrayQueue<Report>>,
     pub(crate) waker: Arc<Waker>,
+    pub(crate) bell: Arc<Bell>,
     pub(crate) thread: Option<JoinHandle<()>>,
 }
 
@@ -185,6 +186,16 @@ impl WorkerHandle {
     /// Makes a sleeping worker look at its orders.
     pub fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Has something done whenever the worker reports what should not wait.
+    pub fn on_urgent(&self, ring: Box<dyn Fn() + Send + Sync>) {
+        self.bell.connect(ring);
+    }
+
+    /// Says that reports are about to be taken.
+    pub fn answer_bell(&self) {
+        self.bell.answer();
     }
 
     /// The next report.

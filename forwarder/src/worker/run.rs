@@ -10,7 +10,7 @@ use sluice_srtp::provider::{AnyProvider, Provider};
 use sluice_srtp::{PacketIndex, Receiver};
 
 use super::ports::WorkerPorts;
-use super::wake::Waker;
+use super::wake::{Bell, Waker};
 use super::{EgressSample, IngressSample, LegSample, Order, Reading, Report, Totals, WorkerHandle};
 use crate::engine::run::{MAX_EVENTS, STEP_FRAMES};
 use crate::engine::{Engine, Nanos, Path};
@@ -45,6 +45,7 @@ pub struct Worker {
     orders: Arc<ArrayQueue<Order>>,
     reports: Arc<ArrayQueue<Report>>,
     waker: Arc<Waker>,
+    bell: Arc<Bell>,
     fds: Vec<RawFd>,
     busy: u64,
     cells: usize,
@@ -61,6 +62,7 @@ impl Worker {
         let orders = Arc::new(ArrayQueue::new(ORDERS));
         let reports = Arc::new(ArrayQueue::new(REPORTS));
         let waker = Arc::new(Waker::new()?);
+        let bell = Arc::new(Bell::default());
         let cells = engine.free_cells();
         let this = Worker {
             engine,
@@ -69,12 +71,13 @@ impl Worker {
             orders: Arc::clone(&orders),
             reports: Arc::clone(&reports),
             waker: Arc::clone(&waker),
+            bell: Arc::clone(&bell),
             fds: Vec::new(),
             busy: 0,
             cells,
         };
         let thread = std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || this.run())?;
-        Ok(WorkerHandle { worker, cpu: options.cpu, orders, reports, waker, thread: Some(thread) })
+        Ok(WorkerHandle { worker, cpu: options.cpu, orders, reports, waker, bell, thread: Some(thread) })
     }
 
     fn run(mut self) {
@@ -180,8 +183,13 @@ impl Worker {
     fn report(&mut self) {
         // Events stay where they are while the management thread is behind; the engine counts what it cannot keep.
         if self.reports.capacity() - self.reports.len() > MAX_EVENTS {
+            let mut urgent = false;
             for event in self.engine.events() {
+                urgent |= event.is_urgent();
                 let _ = self.reports.push(Report::Event(event));
+            }
+            if urgent {
+                self.bell.ring();
             }
         }
         for garbage in self.engine.garbage() {
