@@ -307,7 +307,9 @@ mod tests {
 
     #[test]
     fn the_envelope_is_strict() {
-        let read = |text: &str| Message::read(text.as_bytes());
+        fn read(text: &str) -> Result<Message<'_>, MessageError> {
+            Message::read(text.as_bytes())
+        }
         assert!(matches!(
             read(r#"{"version":"2.0","type":"PING","sessid":"x","resp":false}"#),
             Err(MessageError::Version(version)) if version == "2.0"
@@ -331,8 +333,8 @@ mod tests {
         );
         assert!(matches!(read(&deep), Err(MessageError::Json(_))));
         let long = "x".repeat(128);
-        let message =
-            read(&format!(r#"{{"version":"3.0","type":"PING","sessid":"x","resp":false,"src_userid":"{long}"}}"#));
+        let text = format!(r#"{{"version":"3.0","type":"PING","sessid":"x","resp":false,"src_userid":"{long}"}}"#);
+        let message = read(&text);
         assert!(message.unwrap().sender().is_err());
     }
 }

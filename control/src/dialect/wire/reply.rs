@@ -30,11 +30,11 @@ pub(super) enum ConnStatus {
     AuthCannotStart = 5,
 }
 
-/// Answers a CONFCONN or a SETUP response.
+/// Answers a SETUP response, or refuses a CONFCONN, which is no response then.
 pub(super) fn confconn(session: &str, status: ConnStatus) -> String {
     json!({
         "version": VERSION, "type": "CONFCONN", "sessid": session, "src_userid": SELF_USER, "src_clientid": SELF_USER,
-        "resp": true, "update": false, "tool": "", "toolver": "", "env": 0, "status": status as u8,
+        "resp": status == ConnStatus::Ok, "update": false, "tool": "", "toolver": "", "env": 0, "status": status as u8,
         "selective_audio": false, "selective_video": false, "vstreams": 0,
     })
     .to_string()
