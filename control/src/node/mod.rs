@@ -46,6 +46,8 @@ pub struct Settings {
     pub limits: TransportLimits,
     /// How long calls of an earlier process go on in the forwarder before their rows are removed.
     pub orphan_timeout: Duration,
+    /// Number of the first transaction. The forwarder remembers numbers: those of an earlier process must not come again.
+    pub first_transaction: u64,
 }
 
 /// What a node wants done.
@@ -113,7 +115,7 @@ pub struct Node {
 impl Node {
     /// A node without participants.
     pub fn new(settings: Settings, wire: Wire) -> Node {
-        let orphans = Orphans::new(settings.orphan_timeout);
+        let (orphans, next_transaction) = (Orphans::new(settings.orphan_timeout), settings.first_transaction);
         Node {
             settings,
             wire,
@@ -123,7 +125,7 @@ impl Node {
             restless: Vec::new(),
             drained: false,
             keyed: HashMap::new(),
-            next_transaction: 1,
+            next_transaction,
             up: false,
             endpoints_refused: None,
             endpoints_transaction: None,

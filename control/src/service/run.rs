@@ -73,6 +73,8 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
             ..TransportLimits::default()
         },
         orphan_timeout: config.limits.orphan_timeout,
+        // No process makes a million transactions a millisecond.
+        first_transaction: wall_ms() << 20,
     };
     let mut link_config = LinkConfig::new(config.forwarder.socket.clone());
     link_config.timeout = config.forwarder.timeout;
@@ -83,6 +85,7 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         reason: error.to_string(),
         hint: "see the [admin] section of the configuration".to_owned(),
     })?;
+    tokio::spawn(heartbeat(link.clone(), config.forwarder.timeout / 4));
     let node = Node::new(settings, Wire::new(wire));
     let service = Service {
         node,
@@ -100,6 +103,16 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         announced: false,
     };
     service.serve().await
+}
+
+/// Asks the forwarder for a sign of life. Nothing else may ask it anything for a long time, and then nobody would notice
+/// that it stands still; the link gives up a session whose questions stay unanswered.
+async fn heartbeat(link: Link, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        // Whatever is wrong, the link tells the node.
+        let _ = link.status().await;
+    }
 }
 
 fn token_secret(config: &Config) -> Result<Option<Secret>, ServiceError> {

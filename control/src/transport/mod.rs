@@ -5,6 +5,8 @@ mod config;
 mod dcep;
 mod description;
 mod dtls;
+#[cfg(test)]
+mod garbage;
 mod ice;
 mod identity;
 mod machine;
