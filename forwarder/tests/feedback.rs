@@ -13,7 +13,8 @@ use sluice_forwarder::wire::rtcp::report::{ReportBlock, SenderInfo, write_receiv
 use sluice_forwarder::wire::rtcp::{Message, Walk, nack, payload};
 use sluice_srtp::{MasterKey, Profile, ProviderKind, Ssrc};
 use sluice_table::{
-    DropReason, ExtensionIds, Feedback, KeyFrameRequest, Kind, Learn, Repair, Rtx, Source, StreamRole, Table,
+    DropReason, ExtensionIds, Feedback, Ice, KeyFrameRequest, Kind, Learn, Remote, Repair, Rtx, Source, StreamRole,
+    Table,
 };
 use support::rtcp::RtcpPeer;
 use support::{
@@ -267,6 +268,7 @@ fn key_frames_are_asked_for_at_once_and_at_most_twice_a_second() {
         assert!(times.windows(2).all(|pair| pair[1].since(pair[0]) == Nanos::from_millis(500)), "{times:?}");
         assert!(room.key_frames(PUB).iter().all(|(_, ssrc)| *ssrc == 100));
 
+        room.pass(9_000); // repetitions for the new receiver
         room.got.clear();
         room.pass(1_000);
         assert_eq!(room.key_frames(PUB), [], "nobody asks any more");
@@ -277,11 +279,46 @@ fn key_frames_are_asked_for_at_once_and_at_most_twice_a_second() {
         // Until a packet of the new source passed, the receiver still shows the old one.
         let mut high = Publisher::new(peer(PUB), Ssrc(101), 111, &in_key(PUB), 100);
         room.world.arrive(0, &high.frame(b"key frame"));
-        room.pass(700);
+        room.pass(9_000);
         room.got.clear();
         room.pli(RX, 500);
         assert_eq!(room.key_frames(PUB), [(room.world.now, 101)]);
     }
+}
+
+#[test]
+fn a_leg_that_is_reached_elsewhere_is_asked_for_key_frames_of_what_is_received() {
+    const ELSEWHERE: u32 = 3;
+    let mut table = base_table();
+    video(&mut table, KeyFrameRequest::Pli);
+    egress(&mut table, "rx", "leg1", 500, "high");
+    let ice = |selected, other| Ice {
+        local_ufrag: "ours".to_owned(),
+        local_password: "our+password+0123456789".to_owned(),
+        remote_ufrag: "theirs".to_owned(),
+        remote_password: "their+password+01234567".to_owned(),
+        controlling: false,
+        tie_breaker: 7,
+        tuples: vec![peer(selected), peer(other)],
+    };
+    table.legs.get_mut(&name("leg0")).unwrap().ice = Some(ice(PUB, ELSEWHERE));
+    let mut room = Room::new(&table, 1);
+    room.rtcp.insert(peer(ELSEWHERE), RtcpPeer::new(&in_key(PUB), &out_key(PUB)));
+    room.pass(700);
+    room.got.clear();
+    let leg = table.legs.get_mut(&name("leg0")).unwrap();
+    leg.ice = Some(ice(ELSEWHERE, PUB));
+    leg.remote = Remote::Fixed(peer(ELSEWHERE));
+    room.world.local.apply(table).unwrap();
+    room.settle();
+    assert_eq!(room.key_frames(PUB), []);
+    assert_eq!(room.key_frames(ELSEWHERE), [(room.world.now, 101)], "nobody receives the other one");
+    // Not every peer takes feedback that stands alone.
+    let (_, _, compound) = room.got.iter().find(|(_, to, _)| *to == peer(ELSEWHERE)).unwrap();
+    let messages: Vec<_> = Walk::new(compound).filter_map(|packet| packet.message()).collect();
+    let [Message::ReceiverReport { .. }, Message::Description, Message::PictureLoss { .. }] = messages[..] else {
+        panic!("{messages:?}");
+    };
 }
 
 #[test]
@@ -292,7 +329,8 @@ fn a_receiver_that_never_asks_gets_a_key_frame_for_what_it_lost() {
     let mut room = Room::new(&table, 1);
     let mut low = Publisher::new(peer(PUB), Ssrc(100), 111, &in_key(PUB), 100);
     room.world.arrive(0, &low.frame(b"x"));
-    room.pass(700);
+    // For a new receiver it is asked for again and again.
+    room.pass(9_000);
     room.got.clear();
     for (lost, fraction_lost, expected) in [(0, 0, 0), (3, 9, 1), (3, 0, 1), (9, 20, 2)] {
         let block = ReportBlock { ssrc: 500, lost, fraction_lost, ..ReportBlock::default() };

@@ -8,7 +8,7 @@ use super::super::event::Event;
 use super::super::run::Engine;
 use super::super::time::Nanos;
 use super::US;
-use crate::wire::rtcp::{Compound, nack};
+use crate::wire::rtcp::{Compound, nack, report};
 
 /// Receivers that repeat themselves are passed on this often.
 const PASS_ON: Nanos = Nanos::from_millis(100);
@@ -33,6 +33,31 @@ impl<C: Provider> Engine<C> {
         self.counters.key_frames_wanted += 1;
         let due = key_frames.due().unwrap_or(Nanos(0));
         self.feedback.set_requests(leg, due);
+    }
+
+    /// A leg is reached at another address: what its peer sent and was asked for meanwhile went to the old one.
+    pub(in super::super) fn path_changed(&mut self, leg: u32) {
+        let wanted = self.legs.get(leg as usize).and_then(|row| row.config.get(self.generation));
+        if wanted.is_none_or(|leg| leg.feedback.key_frame.is_none()) {
+            return;
+        }
+        let mut at = self.feedback.streams.first(leg);
+        while let Some(slot) = at {
+            at = self.feedback.streams.after(slot);
+            let stream = self.ingress[slot as usize].config.get(self.generation);
+            if stream.is_some_and(|stream| stream.kind == Kind::Video && self.carries(stream.list)) {
+                let key_frames = &mut self.feedback.ingress[slot as usize].key_frames;
+                key_frames.want(false);
+                let due = key_frames.due().unwrap_or(Nanos(0));
+                self.counters.key_frames_wanted += 1;
+                self.feedback.set_requests(leg, due);
+            }
+        }
+    }
+
+    /// Whether anybody receives what feeds a list.
+    fn carries(&self, list: u32) -> bool {
+        self.lists.get(list as usize).is_some_and(|list| list.workers != 0)
     }
 
     /// A key frame of a received stream arrived: nobody needs to ask for one any more.
@@ -60,7 +85,12 @@ impl<C: Provider> Engine<C> {
     /// Writes what the leg's streams are asked for; returns its length.
     pub(super) fn write_requests(&mut self, now: Nanos, leg: u32, out: &mut [u8]) -> usize {
         let Some(config) = self.legs[leg as usize].config.get(self.generation) else { return 0 };
+        let name = self.feedback.name;
         let mut compound = Compound::new(out);
+        // Not every peer takes feedback that stands alone (RFC 4585 §3.1, RFC 5506).
+        compound.push(|out| report::write_receiver(out, US, &[]));
+        compound.push(|out| report::write_names(out, &[US], &name));
+        let head = compound.len();
         let mut next = Nanos::NEVER;
         let mut at = self.feedback.streams.first(leg);
         while let Some(slot) = at {
@@ -97,10 +127,10 @@ impl<C: Provider> Engine<C> {
                 next = next.min(key_frames.due().unwrap_or(Nanos::NEVER));
             }
         }
-        if compound.is_empty() {
+        if compound.len() == head {
             next = next.max(now + PASS_ON); // not even room for one
         }
         self.feedback.legs[leg as usize].requests = next;
-        compound.len()
+        if compound.len() > head { compound.len() } else { 0 }
     }
 }

@@ -11,6 +11,10 @@ use crate::wire::rtcp::report::ReportBlock;
 /// Times from one repetition to the next.
 const REPEATS: [Nanos; 4] =
     [Nanos::from_millis(1_000), Nanos::from_millis(1_000), Nanos::from_millis(2_000), Nanos::from_millis(4_000)];
+/// How long a key frame may take before it is asked for again: the request may be lost.
+const ANSWER: Nanos = Nanos::from_millis(1_000);
+/// How often it is asked for again without an answer.
+const RETRIES: u8 = 3;
 /// Time between two requests for a key frame of one stream.
 pub(super) const KEY_FRAME_PAUSE: Nanos = Nanos::from_millis(500);
 
@@ -95,6 +99,11 @@ pub(super) struct KeyFrames {
     repeats: u8,
     /// When the next of them is due.
     again: Option<Nanos>,
+    /// Whether this stream's key frames can be told from other packets, so that silence is no answer.
+    shows: bool,
+    /// Requests since the last answer that were none of `repeats`, and when the next is due.
+    retries: u8,
+    retry: Option<Nanos>,
     number: u8,
 }
 
@@ -111,6 +120,7 @@ impl KeyFrames {
     /// One arrived; `true` if a request became needless. Repetitions stay.
     pub(super) fn seen(&mut self, now: Nanos) -> bool {
         let wanted = std::mem::take(&mut self.wanted);
+        (self.shows, self.retries, self.retry) = (true, 0, None);
         if wanted && self.again.is_none() {
             self.repeat(now);
         }
@@ -119,7 +129,7 @@ impl KeyFrames {
 
     /// Nobody can be asked: nothing waits any more.
     pub(super) fn give_up(&mut self) {
-        (self.wanted, self.repeats, self.again) = (false, 0, None);
+        (self.wanted, self.repeats, self.again, self.retry) = (false, 0, None, None);
     }
 
     /// Plans the next repetition, if one is left.
@@ -133,7 +143,7 @@ impl KeyFrames {
     /// When the next request may go out; `None` if none waits.
     pub(super) fn due(&self) -> Option<Nanos> {
         let pause = self.last.map_or(Nanos(0), |last| last + KEY_FRAME_PAUSE);
-        if self.wanted { Some(pause) } else { self.again.map(|again| again.max(pause)) }
+        if self.wanted { Some(pause) } else { self.again.into_iter().chain(self.retry).min().map(|at| at.max(pause)) }
     }
 
     /// Writes a request; the caller looked at [`due`](Self::due).
@@ -150,9 +160,14 @@ impl KeyFrames {
             KeyFrameRequest::Fir => payload::write_fir(out, us, media, self.number),
         }?;
         self.number = self.number.wrapping_add(1);
+        let anew = self.wanted || self.again.is_some_and(|again| again <= now);
+        self.retries = if anew { 0 } else { self.retries + 1 };
+        self.retry = (self.shows && self.retries < RETRIES).then_some(now + ANSWER);
         self.wanted = false;
         self.last = Some(now);
-        self.repeat(now);
+        if anew {
+            self.repeat(now);
+        }
         Some(len)
     }
 }
@@ -204,6 +219,27 @@ mod tests {
         frames.want(false);
         frames.write(Nanos::from_millis(1_200), KeyFrameRequest::Fir, Ssrc(1), Ssrc(2), &mut out);
         assert_eq!(out[16], 1, "its number is the next");
+    }
+
+    #[test]
+    fn without_an_answer_it_is_asked_for_again() {
+        let mut frames = KeyFrames::default();
+        let mut out = [0; 20];
+        frames.seen(Nanos::from_millis(1));
+        frames.want(false);
+        let mut at = Nanos::from_millis(10);
+        let mut asked = Vec::new();
+        while let Some(due) = frames.due() {
+            at = at.max(due);
+            frames.write(at, KeyFrameRequest::Pli, Ssrc(1), Ssrc(2), &mut out).unwrap();
+            asked.push(at.0 / 1_000_000);
+        }
+        assert_eq!(asked, [10, 1_010, 2_010, 3_010]);
+        frames.want(false);
+        frames.write(Nanos::from_millis(9_000), KeyFrameRequest::Pli, Ssrc(1), Ssrc(2), &mut out).unwrap();
+        assert_eq!(frames.due(), Some(Nanos::from_millis(10_000)));
+        frames.seen(Nanos::from_millis(9_100));
+        assert_eq!(frames.due(), None, "answered");
     }
 
     #[test]

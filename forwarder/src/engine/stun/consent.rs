@@ -37,12 +37,16 @@ impl<C: Provider> Engine<C> {
         if row.ice.incarnation == incarnation {
             return;
         }
+        let moved = row.ice.incarnation != 0 && incarnation != 0;
         row.ice = IceState { incarnation, starting: incarnation != 0, ..IceState::default() };
         if incarnation == 0 {
             self.stun.timers.clear(slot);
         } else {
             // Time is only known within a step, where this fires at once.
             self.stun.timers.set(slot, Nanos(0));
+        }
+        if moved {
+            self.path_changed(slot);
         }
     }
 
