@@ -16,7 +16,7 @@ use sluice_table::protocol::{PacketInReason, PacketMessage, Refusal, Refused, Sn
 use sluice_table::{Change, Endpoint, EntryKind, Kind, Name, Source};
 
 const FIRST: u64 = 1_000;
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 const CONV: &str = "daf7fc78ccf0e1cc96a45c1c08b87607";
 
 struct Counting(u64);

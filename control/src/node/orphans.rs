@@ -91,7 +91,7 @@ mod tests {
         for name in ["mine", "other"] {
             snapshot.endpoints.insert(Name::new(name).unwrap(), row.clone());
         }
-        let grace = Duration::from_secs(60);
+        let grace = Duration::from_mins(1);
         let mut orphans = Orphans::new(grace);
         orphans.find(now, &snapshot, |name| &*name.0 == "mine");
         assert_eq!(orphans.deadline(), Some(now + grace));

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use sluice_table::protocol::{Client as TableClient, Request, Response, Role, Snapshot};
 
 /// Longer than anything here takes on a busy machine; only a failure waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 pub const CONV: &str = "daf7fc78ccf0e1cc96a45c1c08b87607";
 
 /// Waits until it is so; panics when that never comes.
