@@ -249,7 +249,7 @@ impl Default for Limits {
             allocations_per_source: 64,
             allocation_timeout: Duration::from_secs(10),
             liveness_timeout: Duration::from_secs(20),
-            orphan_timeout: Duration::from_secs(60),
+            orphan_timeout: Duration::from_mins(1),
             sdp_bytes: 256 << 10,
             candidates: 64,
             message_bytes: 256 << 10,

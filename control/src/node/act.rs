@@ -42,7 +42,7 @@ impl Node {
                 self.restless.push(participant);
             }
             Action::Answer { participant, remote } => {
-                let Some(peer) = self.peers.get_mut(participant) else { return None };
+                let peer = self.peers.get_mut(participant)?;
                 if let Err(error) = peer.transport.set_remote(context.now, &remote) {
                     tracing::info!(%participant, %error, "a client's description was not taken");
                     self.counters.add(Count::DescriptionsRefused);
@@ -52,7 +52,7 @@ impl Node {
                 self.restless.push(participant);
             }
             Action::OpenChannel { participant, label } => {
-                let Some(peer) = self.peers.get_mut(participant) else { return None };
+                let peer = self.peers.get_mut(participant)?;
                 match peer.transport.open_channel(context.now, label) {
                     Ok(channel) => peer.channel = Some(channel),
                     Err(error) => {

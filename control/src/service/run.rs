@@ -34,13 +34,12 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         reason: error.to_string(),
         hint: "see the [http] section of the configuration".to_owned(),
     })?;
-    let public_url = match &config.http.public_url {
-        Some(url) => url.to_string(),
-        None => {
-            let listen = server.addresses().first().copied().unwrap_or(config.http.listen[0]);
-            let scheme = if config.http.tls == Tls::Off { "http" } else { "https" };
-            format!("{scheme}://{}:{}", url_host(listen, &locals), listen.port())
-        }
+    let public_url = if let Some(url) = &config.http.public_url {
+        url.to_string()
+    } else {
+        let listen = server.addresses().first().copied().unwrap_or(config.http.listen[0]);
+        let scheme = if config.http.tls == Tls::Off { "http" } else { "https" };
+        format!("{scheme}://{}:{}", url_host(listen, &locals), listen.port())
     };
     let mut wire = WireConfig::new(
         &public_url,
@@ -146,7 +145,7 @@ impl Service {
         let mut hangup = stream(SignalKind::hangup())?;
         loop {
             let sleep = self.node.next_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-            let sleep = sleep.unwrap_or(Duration::from_secs(3600));
+            let sleep = sleep.unwrap_or(Duration::from_hours(1));
             // Not biased: a flood of packets keeps neither requests nor signals from being heard.
             tokio::select! {
                 event = self.events.recv() => match event {
@@ -167,7 +166,7 @@ impl Service {
                 },
             }
             if self.node.next_timeout().is_some_and(|at| at <= Instant::now()) {
-                self.with(|node, context| node.handle_timeout(context));
+                self.with(Node::handle_timeout);
             }
             self.flush();
             if self.node.is_drained() {

@@ -37,7 +37,7 @@ impl Voice {
         header.extend_from_slice(&((self.next * 960) as u32).to_be_bytes());
         header.extend_from_slice(&self.ssrc.0.to_be_bytes());
         // One one-byte element: voice, 20 dB below the loudest.
-        header.extend_from_slice(&[0xbe, 0xde, 0, 1, 0x10, 0x80 | 20, 0, 0]);
+        header.extend_from_slice(&[0xbe, 0xde, 0, 1, 0x10, 0x80 | 0x14, 0, 0]);
         self.next += 1;
         let header_len = header.len();
         let mut frame = header;
