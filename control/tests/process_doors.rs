@@ -202,7 +202,9 @@ fn stun_garbage_forgeries_and_replays_change_nothing() {
         assert!(bytes_back * 3 < bytes_sent);
         let counted = lab.counted(&before);
         println!("{counted:?}");
-        assert!(counted.keys().any(|key| key.contains("stun")), "forgeries are counted: {counted:?}");
+        for reason in ["drops.stun_integrity", "drops.stun_malformed", "drops.packet_in_limited"] {
+            assert!(counted.get(reason).is_some_and(|n| *n > 0), "{reason}: {counted:?}");
+        }
     });
 }
 
@@ -236,7 +238,10 @@ fn dtls_garbage_and_hello_floods_change_nothing() {
         let stranger = UdpSocket::bind("127.0.0.4:0").unwrap();
         let mut random = Random(13);
         // A ClientHello as the client sent it; none of it is for strangers.
-        let hello = alice.inner().sent.iter().find(|bytes| bytes[0] == 22).cloned();
+        let hello = alice.inner().hello.clone();
+        // Handshake, and the message a ClientHello.
+        assert_eq!((hello[0], hello[13]), (22, 1));
+        let before = lab.counters();
         for n in 0..3_000_u32 {
             let kind = 20 + (n % 7) as u8;
             let mut one = random.bytes(kind, 1_200);
@@ -246,7 +251,7 @@ fn dtls_garbage_and_hello_floods_change_nothing() {
                 one[1..3].copy_from_slice(&[0xfe, 0xfd]);
                 one[11..13].copy_from_slice(&length.to_be_bytes());
             }
-            let one = hello.as_ref().filter(|_| n % 4 == 0).unwrap_or(&one);
+            let one = if n % 4 == 0 { &hello } else { &one };
             let _ = stranger.send_to(one, lab.media);
             alice.send(one);
             if n % 50 == 0 {
@@ -256,6 +261,9 @@ fn dtls_garbage_and_hello_floods_change_nothing() {
         stranger.set_nonblocking(true).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         assert!(stranger.recv_from(&mut [0; 2048]).is_err(), "a stranger's DTLS is not answered");
+        let counted = lab.counted(&before);
+        println!("{counted:?}");
+        assert!(counted["drops.unknown_tuple"] + counted["drops.packet_in_limited"] > 1_000, "{counted:?}");
     });
 }
 

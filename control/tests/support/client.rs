@@ -62,8 +62,10 @@ pub struct Inner {
     pub closed: Vec<CloseReason>,
     /// Whether it talks, pings and checks; a client that does not is only heard of by what a test sends.
     pub behaves: bool,
-    /// Everything sent, for replays; the newest few.
+    /// What was sent, for replays; the newest few.
     pub sent: Vec<Vec<u8>>,
+    /// The first DTLS record sent.
+    pub hello: Vec<u8>,
     user: String,
     conv: String,
     ssrc: u32,
@@ -128,6 +130,7 @@ impl Client {
             closed: Vec::new(),
             behaves: true,
             sent: Vec::new(),
+            hello: Vec::new(),
             user: user.to_owned(),
             conv: super::CONV.to_owned(),
             ssrc,
@@ -266,6 +269,9 @@ impl Inner {
     fn transmit(&mut self, bytes: Vec<u8>) {
         // A full buffer loses packets, as a network does.
         let _ = self.socket.send_to(&bytes, self.server);
+        if self.hello.is_empty() && bytes[0] == 22 {
+            self.hello.clone_from(&bytes);
+        }
         self.sent.push(bytes);
         if self.sent.len() > 256 {
             self.sent.remove(0);

@@ -326,12 +326,13 @@ mod tests {
         ] {
             assert!(matches!(read(bad), Err(MessageError::Json(_))), "{bad}");
         }
+        // A field nobody reads is skipped without recursion, however deep it is.
         let deep = format!(
             r#"{{"version":"3.0","type":"PING","sessid":"x","resp":false,"x":{}{}}}"#,
-            "[".repeat(500),
-            "]".repeat(500)
+            "[".repeat(100_000),
+            "]".repeat(100_000)
         );
-        assert!(matches!(read(&deep), Err(MessageError::Json(_))));
+        assert!(read(&deep).is_ok());
         let long = "x".repeat(128);
         let text = format!(r#"{{"version":"3.0","type":"PING","sessid":"x","resp":false,"src_userid":"{long}"}}"#);
         let message = read(&text);
