@@ -253,19 +253,20 @@ fn a_forwarder_that_forgot_is_told_again() {
     world.store.apply(&[wire_support::endpoint()]).unwrap();
     world.event(Event::Reprogram { present: Vec::new() });
     assert_eq!(*world.table(), before);
-    // Rows of conferences that are over and rows that should not be there go; rows of others stay.
+    // Rows of our conferences that should not be there go; rows of others, an earlier process's among them, stay.
     let extra = before.legs[&name("c1/p1")].clone();
     let extra = |at: &str| {
         let mut leg = extra.clone();
         leg.outbound = None;
         leg.ice = None;
+        leg.feedback = sluice_table::Feedback::default();
         leg.remote = sluice_table::Remote::Learn;
         sluice_table::Change::Put(name(at), sluice_table::Entry::Leg(leg))
     };
     world.store.apply(&[extra("c1/p99"), extra("c77/p1"), extra("static")]).unwrap();
     let present = world.rows();
     world.event(Event::Reprogram { present });
-    let legs = [name("c1/p1"), name("c1/p2"), name("c2/p3"), name("static")];
+    let legs = [name("c1/p1"), name("c1/p2"), name("c2/p3"), name("c77/p1"), name("static")];
     assert_eq!(world.table().legs.keys().cloned().collect::<Vec<_>>(), legs);
     world.event(Event::Reprogram { present: vec![(EntryKind::Endpoint, name("public"))] });
 }
