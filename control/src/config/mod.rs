@@ -3,7 +3,6 @@
 
 mod model;
 mod network;
-mod place;
 mod read;
 mod sections;
 #[cfg(test)]
@@ -22,8 +21,8 @@ pub use model::{
     Tls, Wire,
 };
 pub use network::{Cidr, PublicUrl};
-use place::Lines;
 use read::Report;
+use sluice_table::file::place::Lines;
 
 /// Longest configuration file, in bytes.
 pub const MAX_FILE: u64 = 1 << 20;

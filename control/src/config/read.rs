@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use toml_edit::{Item, TableLike, Value};
 
-use super::place::{Lines, nearest};
 use super::{Config, ConfigError, ConfigErrors};
+use sluice_table::file::place::{Lines, nearest};
 
 /// What was found wrong so far.
 #[derive(Debug)]

@@ -7,4 +7,5 @@ mod random;
 mod run;
 
 pub use error::ServiceError;
+pub(crate) use random::Secure;
 pub use run::run;

@@ -6,7 +6,7 @@ use crate::dialect::Random;
 
 /// A cryptographically secure source.
 #[derive(Debug, Default)]
-pub(super) struct Secure(SystemRandom);
+pub(crate) struct Secure(SystemRandom);
 
 impl Random for Secure {
     fn fill(&mut self, bytes: &mut [u8]) {

@@ -1,7 +1,7 @@
 //! Static table files: TOML in, a validated [`Table`] or every error with its place out. Never talks to a
 //! forwarder. `docs/table-file.md` describes the format.
 
-mod place;
+pub mod place;
 mod read;
 mod rows;
 mod secret;

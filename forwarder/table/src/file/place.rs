@@ -1,20 +1,21 @@
-//! Byte offsets to lines and columns, and near misses of key names.
+//! Byte offsets to lines and columns, and near misses of key names, for every file that people write. Knows no key.
 
 /// Line starts of a text.
 #[derive(Debug)]
-pub(super) struct Lines<'a> {
+pub struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn of(text: &'a str) -> Lines<'a> {
+    /// Finds where the lines start.
+    pub fn of(text: &'a str) -> Lines<'a> {
         let newlines = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
         Lines { text, starts: std::iter::once(0).chain(newlines).collect() }
     }
 
     /// Line and column of a byte offset, both from 1; the column counts characters.
-    pub(super) fn at(&self, offset: usize) -> (usize, usize) {
+    pub fn at(&self, offset: usize) -> (usize, usize) {
         let line = self.starts.partition_point(|start| *start <= offset).max(1);
         let start = self.starts[line - 1];
         let column = self.text[start..].char_indices().take_while(|(at, _)| start + at < offset).count();
@@ -23,8 +24,8 @@ impl<'a> Lines<'a> {
 }
 
 /// The candidate closest to `word`, if it is close enough to be meant.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A key of a table file is at most 21 bytes; a long unknown one is no typing error.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No key is near as long; a long unknown one is no typing error.
     if word.len() > 40 {
         return None;
     }
