@@ -99,7 +99,7 @@ fn a_key_frame_to_thousands_does_not_hold_up_audio() {
         port.credit();
         now = now + STEP_COST + Nanos(FRAME_COST.0 * u64::from(outcome.sent));
         for (n, slots) in hearers.iter().enumerate() {
-            let sent = |slot: &u32| engine.egress_row(*slot).unwrap().packets == u64::from(due[n].1);
+            let sent = |slot: &u32| engine.egress_row(*slot).unwrap().packets() == u64::from(due[n].1);
             if let Some(since) = waiting[n]
                 && slots.iter().all(sent)
             {

@@ -52,7 +52,7 @@ pub enum Command {
         /// Its slot.
         slot: u32,
         /// Its next version.
-        config: Option<EgressConfig>,
+        config: Option<Box<EgressConfig>>,
     },
     /// Prepares what a virtual source carries.
     Input {
@@ -127,7 +127,7 @@ pub enum Garbage {
     /// An ingress stream's former version.
     Ingress(IngressConfig),
     /// An egress stream's former version.
-    Egress(EgressConfig),
+    Egress(Box<EgressConfig>),
     /// A list's former storage.
     Storage(Vec<u32>),
     /// A packet that was sent or dropped.

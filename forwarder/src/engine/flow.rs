@@ -7,7 +7,7 @@ use sluice_table::DropReason;
 
 use super::index_store::IndexRow;
 use super::ports::PortId;
-use super::rows::{EgressConfig, LegConfig, PayloadTypeMap};
+use super::rows::{EgressConfig, LegConfig};
 use super::staged::Generation;
 use crate::io::TX_CAPACITY;
 use crate::wire::checksum::PADDING;
@@ -33,28 +33,54 @@ pub(super) mod special {
     pub(crate) const KEPT: u8 = 128;
 }
 
-/// One egress stream as the packets of one generation see it. What every packet reads fills the first line; an IPv4
-/// leg's headers end in the second.
+/// Which packets a flow is set up for: those of one list that came in with one payload type, under one generation. The
+/// context of the stream's rewriter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Setup {
+    pub(super) generation: Generation,
+    pub(super) list: u32,
+    pub(super) payload_type: u8,
+}
+
+impl Setup {
+    pub(super) fn new(generation: Generation, list: u32, payload_type: u8) -> Setup {
+        debug_assert!(generation != Generation::NEVER, "what a rewriter starts with");
+        Setup { generation, list, payload_type }
+    }
+
+    /// The same for packets of another list.
+    pub(super) fn of_list(self, list: u32) -> Setup {
+        Setup { list, ..self }
+    }
+
+    /// As a rewriter keeps it.
+    #[inline(always)]
+    pub(super) fn context(self) -> [u64; 2] {
+        [self.generation.0, u64::from(self.payload_type) << 32 | u64::from(self.list)]
+    }
+}
+
+/// One egress stream as the packets it is set up for see it. What every packet reads is in the first line; an IPv4 leg's
+/// headers end in the second.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Flow {
-    pub(super) generation: Generation,
     keys: *const SessionKeys,
     index: *const IndexRow,
-    /// Bytes sealed, RTP header and tag included; a count of the stream, not of the generation.
+    /// Packets sealed, and their bytes, RTP header and tag included; counts of the stream, not of the set-up.
+    pub(super) packets: u64,
     pub(super) bytes: u64,
-    pub(super) list: u32,
     /// SSRC in network order.
     pub(super) ssrc: u32,
-    /// Version-free first header word: CSRC count, and the payload type that `payload_type` goes out as.
+    /// Version-free first header word: CSRC count, and the payload type that such packets go out with.
     pub(super) word: u32,
     pub(super) leg: u32,
     /// RTP bytes beside the payload, extensions not counted.
     pub(super) overhead: u16,
     /// Largest RTP packet. With the headers in front and [`PADDING`] behind it is within [`TX_CAPACITY`].
     pub(super) room: u16,
-    /// The payload type in that `word` is for; above 127 before the first packet.
-    pub(super) payload_type: u8,
+    /// Largest payload with that, extensions not counted.
+    pub(super) largest: u16,
     pub(super) header_len: u8,
     pub(super) profile: Profile,
     pub(super) port: PortId,
@@ -69,17 +95,16 @@ unsafe impl Send for Flow {}
 impl Default for Flow {
     fn default() -> Self {
         Flow {
-            generation: Generation::NEVER,
             keys: std::ptr::null(),
             index: std::ptr::null(),
+            packets: 0,
             bytes: 0,
-            list: 0,
             ssrc: 0,
             word: 0,
             leg: 0,
             overhead: 0,
             room: 0,
-            payload_type: u8::MAX,
+            largest: 0,
             header_len: 0,
             profile: Profile::AeadAes128Gcm,
             port: PortId(0),
@@ -90,11 +115,11 @@ impl Default for Flow {
 }
 
 impl Flow {
-    /// Looks up what packets of `generation` need; both configurations must be the ones in force then. Says why not
-    /// if the leg cannot be sent to.
+    /// Looks up what packets with `payload_type` need; both configurations must be the ones in force. Says why not if
+    /// the leg cannot be sent to.
     pub(super) fn resolve(
         &mut self,
-        generation: Generation,
+        payload_type: u8,
         config: &EgressConfig,
         leg: &LegConfig,
     ) -> Result<(), DropReason> {
@@ -105,19 +130,20 @@ impl Flow {
             return Err(DropReason::NoKey);
         }
         let header_len = FIXED_LEN + usize::from(config.csrc) * 4;
-        let tag = keys.map_or(0, |keys| keys.profile().rtp_tag_len());
+        let overhead = header_len + keys.map_or(0, |keys| keys.profile().rtp_tag_len());
+        let room = leg.largest_rtp.min((TX_CAPACITY - MAX_HEADERS - PADDING) as u16);
+        let largest = room.checked_sub(overhead as u16).ok_or(DropReason::Mtu)?;
         *self = Flow {
-            generation,
             keys: keys.map_or(std::ptr::null(), std::ptr::from_ref),
             index: config.index.as_ptr(),
+            packets: self.packets,
             bytes: self.bytes,
-            list: config.list,
             ssrc: config.ssrc.0.to_be(),
-            word: u32::from(config.csrc) << 24,
+            word: u32::from(config.csrc) << 24 | u32::from(config.payload_types.map(payload_type)) << 16,
             leg: config.leg,
-            overhead: (header_len + tag) as u16,
-            room: leg.largest_rtp.min((TX_CAPACITY - MAX_HEADERS - PADDING) as u16),
-            payload_type: u8::MAX,
+            overhead: overhead as u16,
+            room,
+            largest,
             header_len: header_len as u8,
             profile: keys.map_or(Profile::AeadAes128Gcm, SessionKeys::profile),
             port: leg.port,
@@ -131,13 +157,6 @@ impl Flow {
         Ok(())
     }
 
-    /// Sets `word` up for packets that come in with `payload_type`.
-    #[cold]
-    pub(super) fn take_payload_type(&mut self, payload_type: u8, map: &PayloadTypeMap) {
-        self.word = (self.word & 0xff00_0000) | (u32::from(map.map(payload_type)) << 16);
-        self.payload_type = payload_type;
-    }
-
     /// The SSRC on the wire.
     #[inline(always)]
     pub(super) fn ssrc(&self) -> Ssrc {
@@ -147,7 +166,7 @@ impl Flow {
     /// The leg's keys; `None` on a plain leg.
     ///
     /// # Safety
-    /// The generation in force must be the one this was resolved for, and stay so for `'s`, which must not outlive a
+    /// The generation in force must be the one this was set up for, and stay so for `'s`, which must not outlive a
     /// borrow of the engine's legs: a configuration in force is neither moved nor freed.
     #[inline(always)]
     pub(super) unsafe fn keys<'s>(&self) -> Option<&'s SessionKeys> {
@@ -155,10 +174,21 @@ impl Flow {
         unsafe { self.keys.as_ref() }
     }
 
+    /// The keys of a leg that is not plain.
+    ///
+    /// # Safety
+    /// As for [`keys`](Self::keys), and `special` must lack [`special::PLAIN`].
+    #[inline(always)]
+    pub(super) unsafe fn keys_unchecked<'s>(&self) -> &'s SessionKeys {
+        debug_assert!(!self.keys.is_null());
+        // SAFETY: as the caller promises; `resolve` leaves no null pointer without that mark.
+        unsafe { &*self.keys }
+    }
+
     /// The stream's index row.
     ///
     /// # Safety
-    /// The generation in force must be the one this was resolved for: the row lives while the configuration does.
+    /// The generation in force must be the one this was set up for: the row lives while the configuration does.
     #[inline(always)]
     pub(super) unsafe fn index_row(&self) -> &IndexRow {
         // SAFETY: as the caller promises; `resolve` never leaves a null pointer with a generation.

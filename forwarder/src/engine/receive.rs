@@ -81,7 +81,7 @@ impl<C: Provider> Engine<C> {
             return;
         }
         self.open(&mut candidates);
-        for candidate in candidates {
+        for candidate in candidates.drain(..) {
             let cell = candidate.cell;
             let (leg, ingress, frame) = (candidate.leg as usize, candidate.ingress as usize, candidate.frame);
             let result = self.accept(now, candidate);

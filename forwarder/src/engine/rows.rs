@@ -394,7 +394,7 @@ pub struct EgressConfig {
     /// The first index to use.
     pub first_index: u64,
     /// How lost packets are sent again; without it they are sent as they were.
-    pub rtx: Option<RtxConfig>,
+    pub rtx: Option<Box<RtxConfig>>,
     /// How far behind the newest packet one can be asked for.
     pub history: u16,
     /// Timestamp and when it was sent (milliseconds of engine time), of a predecessor to continue.
@@ -408,14 +408,12 @@ pub struct EgressConfig {
 }
 
 /// An egress stream's slot. Ordered so that a packet in order touches three lines: the end of the window with the
-/// counts and the front of the rewriter, and two of the flow.
+/// front of the rewriter, and two of the flow.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct EgressRow {
     /// Indexes issued under (key, SSRC).
     pub window: SentWindow,
-    /// Packets sealed.
-    pub packets: u64,
     /// Sequence and timestamp mapping.
     pub rewriter: Rewriter,
     /// Which incarnation the state above belongs to; 0 is none.
@@ -426,7 +424,7 @@ pub struct EgressRow {
     /// Bytes of header extensions sealed.
     pub(super) extension_bytes: u64,
     /// Configuration.
-    pub config: Staged<EgressConfig>,
+    pub config: Staged<Box<EgressConfig>>,
 }
 
 const _: () = assert!(std::mem::offset_of!(EgressRow, flow) == 256, "the lines are where they are said to be");
@@ -435,7 +433,6 @@ impl Default for EgressRow {
     fn default() -> Self {
         EgressRow {
             window: SentWindow::new(PacketIndex::MAX),
-            packets: 0,
             rewriter: Rewriter::default(),
             incarnation: 0,
             flow: Flow::default(),
@@ -447,6 +444,11 @@ impl Default for EgressRow {
 }
 
 impl EgressRow {
+    /// Packets sealed.
+    pub fn packets(&self) -> u64 {
+        self.flow.packets
+    }
+
     /// Bytes sealed, RTP header and tag included.
     pub fn bytes(&self) -> u64 {
         self.flow.bytes
@@ -460,13 +462,13 @@ impl EgressRow {
 
     /// Payload bytes sealed, as sender reports count them.
     pub fn payload_bytes(&self) -> u64 {
-        self.flow.bytes.saturating_sub(self.packets * u64::from(self.flow.overhead) + self.extension_bytes)
+        self.flow.bytes.saturating_sub(self.flow.packets * u64::from(self.flow.overhead) + self.extension_bytes)
     }
 
     /// Fetches the lines that a packet in order touches.
     #[inline(always)]
     pub(super) fn prefetch(&self) {
-        prefetch(&raw const self.packets);
+        prefetch(&raw const self.rewriter);
         prefetch(&raw const self.flow);
         prefetch(&raw const self.flow.template);
         // The template starts in the flow's first line and goes on in the second.

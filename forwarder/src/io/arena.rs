@@ -94,8 +94,9 @@ impl Ledger {
 /// A ring of frame numbers: first in, first out, so that frames are reused in the order a NIC would.
 #[derive(Debug)]
 pub(crate) struct FreeRing {
-    /// A power of two of them.
+    /// A power of two of them, and what masks a position.
     slots: Box<[u32]>,
+    mask: u32,
     /// Numbers taken out and put in so far, modulo 2^32.
     head: u32,
     tail: u32,
@@ -105,7 +106,7 @@ impl FreeRing {
     /// A ring with room for `capacity` numbers, holding those below `filled`.
     pub(crate) fn new(capacity: u32, filled: u32) -> Self {
         let size = capacity.max(1).next_power_of_two();
-        FreeRing { slots: (0..size).collect(), head: 0, tail: filled.min(size) }
+        FreeRing { slots: (0..size).collect(), mask: size - 1, head: 0, tail: filled.min(size) }
     }
 
     #[inline]
@@ -118,7 +119,7 @@ impl FreeRing {
         if self.head == self.tail {
             return None;
         }
-        let at = self.head as usize & (self.slots.len() - 1);
+        let at = (self.head & self.mask) as usize;
         self.head = self.head.wrapping_add(1);
         // SAFETY: masked by the length, which is a power of two.
         Some(unsafe { *self.slots.get_unchecked(at) })
@@ -127,7 +128,7 @@ impl FreeRing {
     #[inline(always)]
     pub(crate) fn push(&mut self, value: u32) {
         debug_assert!(self.len() < self.slots.len(), "more frames came back than exist");
-        let at = self.tail as usize & (self.slots.len() - 1);
+        let at = (self.tail & self.mask) as usize;
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: masked by the length, which is a power of two.
         unsafe { *self.slots.get_unchecked_mut(at) = value };

@@ -4,6 +4,8 @@
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use super::TX_CAPACITY;
+
 /// A received frame: the bytes from the Ethernet header on.
 #[derive(Debug)]
 #[must_use = "a received frame must go back to its port"]
@@ -39,27 +41,34 @@ impl Deref for RxFrame {
     }
 }
 
-/// A transmit frame: room for one Ethernet frame.
+/// A transmit frame: room for one Ethernet frame of up to [`TX_CAPACITY`] bytes.
 #[derive(Debug)]
 #[must_use = "a transmit frame must be submitted or cancelled"]
 pub struct TxFrame {
     data: NonNull<u8>,
-    capacity: u32,
-    token: u64,
+    number: u32,
 }
 
 impl TxFrame {
-    /// Wraps `capacity` bytes at `data`; `token` tells the port which frame this is.
+    /// Wraps the [`TX_CAPACITY`] bytes at `data`; `number` tells the port which frame this is.
     ///
     /// # Safety
     /// As for [`RxFrame::from_raw`], with the bytes writable.
-    pub unsafe fn from_raw(data: NonNull<u8>, capacity: u32, token: u64) -> Self {
-        TxFrame { data, capacity, token }
+    #[inline(always)]
+    pub unsafe fn from_raw(data: NonNull<u8>, number: u32) -> Self {
+        TxFrame { data, number }
+    }
+
+    /// Takes a handle apart, for [`from_raw`](Self::from_raw) to put together again.
+    #[inline(always)]
+    pub fn into_raw(self) -> (NonNull<u8>, u32) {
+        (self.data, self.number)
     }
 
     /// What the port gave when it made the handle.
-    pub fn token(&self) -> u64 {
-        self.token
+    #[inline(always)]
+    pub fn number(&self) -> u32 {
+        self.number
     }
 }
 
@@ -68,15 +77,15 @@ impl Deref for TxFrame {
 
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `from_raw` promises `capacity` readable bytes for the life of the handle.
-        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.capacity as usize) }
+        // SAFETY: `from_raw` promises that many readable bytes for the life of the handle.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), TX_CAPACITY) }
     }
 }
 
 impl DerefMut for TxFrame {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `from_raw` promises `capacity` writable bytes reached through this handle only.
-        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.capacity as usize) }
+        // SAFETY: `from_raw` promises that many writable bytes reached through this handle only.
+        unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), TX_CAPACITY) }
     }
 }

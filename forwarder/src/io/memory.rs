@@ -132,13 +132,13 @@ impl PacketIo for MemoryIo {
         let data: NonNull<u8> = self.outgoing.arena.frame(number);
         // SAFETY: the number was free, so no other handle reaches the frame; it becomes free again only by
         // `submit` or `cancel`. A port dropped with handles out leaks the arena.
-        Some(unsafe { TxFrame::from_raw(data, FRAME_SIZE as u32, u64::from(number)) })
+        Some(unsafe { TxFrame::from_raw(data, number) })
     }
 
     #[inline]
     fn submit(&mut self, frame: TxFrame, len: usize) {
         let len = len.min(FRAME_SIZE);
-        let number = frame.token() as u32;
+        let number = frame.number();
         self.ledger.tx -= 1;
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += len as u64;
@@ -151,7 +151,7 @@ impl PacketIo for MemoryIo {
     #[inline]
     fn cancel(&mut self, frame: TxFrame) {
         self.ledger.tx -= 1;
-        self.free.push(frame.token() as u32);
+        self.free.push(frame.number());
     }
 
     #[inline]

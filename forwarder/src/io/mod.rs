@@ -25,7 +25,7 @@ pub use xdp::XdpIo;
 /// Frames received or gathered at a time.
 pub const BURST: usize = 64;
 
-/// Bytes that every transmit frame has at least: half a page less the 256 bytes that the kernel keeps in front of
+/// Bytes of every transmit frame: half a page less the 256 bytes that the kernel keeps in front of
 /// a packet.
 pub const TX_CAPACITY: usize = 1792;
 
@@ -49,7 +49,7 @@ pub trait PacketIo {
     /// Frames that [`acquire`](PacketIo::acquire) can hand out now, after reaping completions.
     fn credit(&mut self) -> usize;
 
-    /// A free transmit frame of at least [`TX_CAPACITY`] bytes; `None` when all are in flight.
+    /// A free transmit frame; `None` when all are in flight.
     fn acquire(&mut self) -> Option<TxFrame>;
 
     /// Queues the first `len` bytes of a frame for transmission.

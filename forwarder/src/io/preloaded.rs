@@ -1,6 +1,7 @@
 //! A port for measuring the engine alone: frames come from a prepared list and what is sent vanishes. Never
 //! copies, and never touches a queue that another thread sees.
 
+use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use super::arena::{Arena, FRAME_SIZE, FreeRing, Ledger};
@@ -23,7 +24,7 @@ pub struct PreloadedIo {
     held: Vec<bool>,
     next: usize,
     at_end: AtEnd,
-    sink: Option<Arena>,
+    sink: ManuallyDrop<Arena>,
     free: FreeRing,
     /// Received frames that are out; transmit frames that are out are those missing in `free`.
     rx_out: u32,
@@ -50,7 +51,7 @@ impl PreloadedIo {
             lengths,
             next: 0,
             at_end,
-            sink: Some(Arena::new(tx_frames)),
+            sink: ManuallyDrop::new(Arena::new(tx_frames)),
             free: FreeRing::new(tx_frames, tx_frames),
             rx_out: 0,
             counters: IoCounters::default(),
@@ -90,8 +91,7 @@ impl PreloadedIo {
 
     /// Handles that are out.
     pub fn ledger(&self) -> Ledger {
-        let frames = self.sink.as_ref().map_or(0, Arena::frames);
-        Ledger { rx: self.rx_out, tx: frames - self.free.len() as u32 }
+        Ledger { rx: self.rx_out, tx: self.sink.frames() - self.free.len() as u32 }
     }
 }
 
@@ -141,10 +141,9 @@ impl PacketIo for PreloadedIo {
     #[inline(always)]
     fn acquire(&mut self) -> Option<TxFrame> {
         let number = self.free.pop()?;
-        let Some(sink) = &self.sink else { return None };
         // SAFETY: the ring holds numbers of this arena. The number was free, so no other handle reaches the frame; it
         // becomes free again only by `submit` or `cancel`. A port dropped with handles out leaks the arena.
-        Some(unsafe { TxFrame::from_raw(sink.frame_unchecked(number), FRAME_SIZE as u32, u64::from(number)) })
+        Some(unsafe { TxFrame::from_raw(self.sink.frame_unchecked(number), number) })
     }
 
     #[inline(always)]
@@ -156,7 +155,7 @@ impl PacketIo for PreloadedIo {
 
     #[inline(always)]
     fn cancel(&mut self, frame: TxFrame) {
-        self.free.push(frame.token() as u32);
+        self.free.push(frame.number());
     }
 
     #[inline]
@@ -175,7 +174,9 @@ impl Drop for PreloadedIo {
         if !ledger.is_settled() {
             tracing::error!(?ledger, "preloaded port closed with frames out; their memory is kept");
             std::mem::forget(self.source.take());
-            std::mem::forget(self.sink.take());
+        } else {
+            // SAFETY: no handle is out, and nothing touches the arena again.
+            unsafe { ManuallyDrop::drop(&mut self.sink) };
         }
     }
 }

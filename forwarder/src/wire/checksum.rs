@@ -61,18 +61,10 @@ pub(super) const fn fold_small(sum: u32) -> u16 {
 ///
 /// # Safety
 /// `padded` must be readable for `len`, at most 2,048, rounded up to a multiple of [`PADDING`] and zero behind `len`.
-/// `AVX2` may be true only in code compiled for it.
-#[inline(always)]
-pub(super) unsafe fn sum_padded<const AVX2: bool>(padded: *const u8, len: usize) -> u32 {
+pub(super) unsafe fn sum_padded(padded: *const u8, len: usize) -> u32 {
     debug_assert!(len <= 2048);
-    let len = len.next_multiple_of(PADDING);
-    #[cfg(target_arch = "x86_64")]
-    if AVX2 {
-        // SAFETY: as the caller promises.
-        return unsafe { sum_blocks_avx2(padded, len) };
-    }
     // SAFETY: as the caller promises.
-    let words = unsafe { std::slice::from_raw_parts(padded, len) }.as_chunks::<2>().0;
+    let words = unsafe { std::slice::from_raw_parts(padded, len.next_multiple_of(PADDING)) }.as_chunks::<2>().0;
     words.iter().map(|word| u32::from(u16::from_ne_bytes(*word))).sum()
 }
 
@@ -94,43 +86,37 @@ fn sum_portable(bytes: &[u8]) -> u64 {
     sum + u64::from(u32::from_ne_bytes(last))
 }
 
-/// 128 bytes a turn. There is no unsigned 16-bit multiply-add, so words are moved to the signed range (minus 2^15 each)
-/// and what that took away is added in the end.
+/// Sums native-endian 16-bit words into four parts; each word counts 2^15 too little, wrapping. There is no unsigned 16-bit
+/// multiply-add, so words are moved to the signed range; whoever adds the parts up makes good for it.
 ///
 /// # Safety
-/// As [`sum_padded`], with `len` a multiple of 64; the CPU must have AVX2.
+/// `blocks` must be readable for `len`, a multiple of [`PADDING`] and not 0.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
-#[allow(clippy::cast_ptr_alignment, reason = "loads and stores of the unaligned kind")]
-unsafe fn sum_blocks_avx2(blocks: *const u8, len: usize) -> u32 {
+#[allow(clippy::cast_ptr_alignment, reason = "loads of the unaligned kind")]
+pub(super) unsafe fn sum_blocks(blocks: *const u8, len: usize) -> std::arch::x86_64::__m128i {
     use std::arch::x86_64::{
-        __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_hadd_epi32, _mm256_add_epi32, _mm256_castsi256_si128,
-        _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16, _mm256_setzero_si256,
-        _mm256_xor_si256,
+        __m256i, _mm_add_epi32, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_xor_si256,
     };
     let (shift, ones) = (_mm256_set1_epi16(i16::MIN), _mm256_set1_epi16(1));
-    let half = |at: usize| {
-        // SAFETY: `at + 32` is at most `len`; the load takes any alignment.
-        let words = unsafe { _mm256_loadu_si256(blocks.add(at).cast::<__m256i>()) };
+    // SAFETY: at most `len` behind `blocks`.
+    let end = unsafe { blocks.add(len) };
+    let half = |at: isize| {
+        // SAFETY: `at` is below 0 by 32 at least, and by `len` at most; the load takes any alignment.
+        let words = unsafe { _mm256_loadu_si256(end.offset(at).cast::<__m256i>()) };
         _mm256_madd_epi16(_mm256_xor_si256(words, shift), ones)
     };
     let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-    let mut at = 0;
-    while len - at >= 128 {
-        even = _mm256_add_epi32(_mm256_add_epi32(even, half(at)), half(at + 64));
-        odd = _mm256_add_epi32(_mm256_add_epi32(odd, half(at + 32)), half(at + 96));
-        at += 128;
-    }
-    if at < len {
+    let mut at = -(len as isize);
+    while at < 0 {
         even = _mm256_add_epi32(even, half(at));
         odd = _mm256_add_epi32(odd, half(at + 32));
+        at += PADDING as isize;
     }
     let all = _mm256_add_epi32(even, odd);
-    let four = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
-    let two = _mm_hadd_epi32(four, four);
-    let one = _mm_cvtsi128_si32(_mm_hadd_epi32(two, two)).cast_unsigned();
-    one.wrapping_add((len as u32) << 14) // 2^15 for each of len / 2 words
+    _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all))
 }
 
 #[cfg(test)]
@@ -161,26 +147,16 @@ mod tests {
                 assert_eq!(Sum::default().add_bytes(bytes).finish(), naive(bytes), "start {start} len {len}");
                 let mut padded = bytes.to_vec();
                 padded.resize(len + PADDING, 0);
-                // SAFETY: `padded` goes on for PADDING zeroes, and AVX2 is asked for where it was detected.
-                let sum = unsafe { sum_padded::<false>(padded.as_ptr(), len) };
+                // SAFETY: `padded` goes on for PADDING zeroes.
+                let sum = unsafe { sum_padded(padded.as_ptr(), len) };
                 assert_eq!(!u16::from_be(fold_small(sum)), naive(bytes), "len {len}");
-                #[cfg(target_arch = "x86_64")]
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: as above.
-                    assert_eq!(unsafe { sum_padded::<true>(padded.as_ptr(), len) }, sum, "len {len}");
-                }
             }
         }
         let ones = [0xffu8; 2048];
         assert_eq!(Sum::default().add_bytes(&ones).finish(), naive(&ones));
         // SAFETY: as above.
-        let sum = unsafe { sum_padded::<false>(ones.as_ptr(), 2048) };
+        let sum = unsafe { sum_padded(ones.as_ptr(), 2048) };
         assert_eq!(sum, 1024 * 0xffff);
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            assert_eq!(unsafe { sum_padded::<true>(ones.as_ptr(), 2048) }, sum);
-        }
     }
 
     #[test]

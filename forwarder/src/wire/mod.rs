@@ -2,6 +2,8 @@
 //! Parsers take hostile input and never panic; builders write into frames. Knows no tables and no keys.
 
 pub mod checksum;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod closing;
 pub mod extension;
 pub mod frame;
 pub mod rtcp;

@@ -126,58 +126,63 @@ impl Template {
         usize::from(self.len - self.ip_at)
     }
 
+    /// The sums that a checksum starts from: of the IPv4 header in the lower half, for UDP in the upper.
+    #[inline(always)]
+    pub(super) fn sums(&self) -> u32 {
+        u32::from(self.ip_sum) | u32::from(self.udp_sum) << 16
+    }
+
     /// Writes all headers in front of the `payload_len` bytes that are in place behind them, and zeroes the
     /// [`PADDING`] behind those where a checksum is wanted; returns the frame length.
     ///
     /// # Safety
     /// `frame` must be writable for [`len`](Self::len) + `payload_len` + [`PADDING`] bytes, 2,048 at most.
-    /// `AVX2` may be true only in code compiled for it.
-    #[inline(always)]
-    pub(crate) unsafe fn finish<const AVX2: bool>(&self, frame: *mut u8, payload_len: usize, checksum: bool) -> usize {
+    pub(crate) unsafe fn finish(&self, frame: *mut u8, payload_len: usize, checksum: bool) -> usize {
         let start = self.len();
         let udp_len = ((payload_len + UDP_LEN) as u16).to_be();
+        let total = ((payload_len + UDP_LEN + IPV4_LEN) as u16).to_be();
+        let ip_checksum = !fold_small(u32::from(self.ip_sum) + u32::from(total));
         let mut udp_checksum = 0;
         // SAFETY: offsets up to `start + payload_len + PADDING`, which the caller has room for.
         unsafe {
-            let payload = frame.add(start);
             if checksum {
+                let payload = frame.add(start);
                 payload.add(payload_len).cast::<[u8; PADDING]>().write([0; PADDING]);
                 // The UDP length counts twice: in the pseudo header and in the UDP header.
-                let sum = sum_padded::<AVX2>(payload, payload_len) + u32::from(self.udp_sum) + 2 * u32::from(udp_len);
+                let sum = sum_padded(payload, payload_len) + u32::from(self.udp_sum) + 2 * u32::from(udp_len);
                 udp_checksum = udp(sum);
             }
-            self.close(frame, udp_len, udp_checksum);
+            self.close(frame, pair(udp_len, udp_checksum), pair(total, ip_checksum));
         }
         start + payload_len
     }
 
-    /// Writes the headers, given the UDP length and checksum as they are on the wire.
+    /// Writes the headers, given UDP length and checksum, and IPv4 total length and checksum, as they are on the wire:
+    /// the first of both in the lower half.
     ///
     /// # Safety
     /// `frame` must be writable for [`len`](Self::len) bytes.
     #[inline(always)]
-    unsafe fn close(&self, frame: *mut u8, udp_len: u16, udp_checksum: u16) {
+    pub(super) unsafe fn close(&self, frame: *mut u8, udp: u32, ip: u32) {
         let (from, start) = (self.bytes.as_ptr(), self.len());
         // Two overlapping copies cover any of the lengths: 42 and 46 of IPv4, 62 and 66 of IPv6.
         // SAFETY: `start` is one of those, which both sides have; the fields lie before it.
         unsafe {
+            let payload = frame.add(start);
             frame.cast::<[u8; 32]>().write(from.cast::<[u8; 32]>().read());
-            let ip = frame.add(usize::from(self.ip_at));
-            let udp = frame.add(start - UDP_LEN);
             if self.v4 {
-                let tail = start - 16;
-                frame.add(tail).cast::<[u8; 16]>().write(from.add(tail).cast::<[u8; 16]>().read());
-                let total = (u16::from_be(udp_len) + IPV4_LEN as u16).to_be();
-                let sum = !fold_small(u32::from(self.ip_sum) + u32::from(total));
-                ip.add(2).cast::<[u8; 2]>().write(total.to_ne_bytes());
-                ip.add(10).cast::<[u8; 2]>().write(sum.to_ne_bytes());
+                let tail = from.add(start - 16).cast::<[u8; 16]>().read();
+                payload.sub(16).cast::<[u8; 16]>().write(tail);
+                let header = payload.sub(UDP_LEN + IPV4_LEN);
+                header.add(2).cast::<[u8; 2]>().write((ip as u16).to_ne_bytes());
+                header.add(10).cast::<[u8; 2]>().write(((ip >> 16) as u16).to_ne_bytes());
             } else {
-                let tail = start - 36;
-                frame.add(tail).cast::<[u8; 36]>().write(from.add(tail).cast::<[u8; 36]>().read());
-                ip.add(4).cast::<[u8; 2]>().write(udp_len.to_ne_bytes());
+                let tail = from.add(start - 36).cast::<[u8; 36]>().read();
+                payload.sub(36).cast::<[u8; 36]>().write(tail);
+                let header = payload.sub(UDP_LEN + IPV6_LEN);
+                header.add(4).cast::<[u8; 2]>().write((udp as u16).to_ne_bytes());
             }
-            udp.add(4).cast::<[u8; 2]>().write(udp_len.to_ne_bytes());
-            udp.add(6).cast::<[u8; 2]>().write(udp_checksum.to_ne_bytes());
+            payload.sub(4).cast::<[u8; 4]>().write(udp.to_ne_bytes());
         }
     }
 
@@ -195,10 +200,19 @@ impl Template {
             let sum = Sum(u64::from(u16::from_be(self.udp_sum)) + 2 * u64::from(udp_len));
             udp_checksum = sum.add_bytes(payload).finish_udp().to_be();
         }
+        let marked = self.with_dscp(dscp);
+        let total = (udp_len + IPV4_LEN as u16).to_be();
+        let ip_checksum = !fold_small(u32::from(marked.ip_sum) + u32::from(total));
         // SAFETY: `frame` was just found to be longer than `start`.
-        unsafe { self.with_dscp(dscp).close(frame.as_mut_ptr(), udp_len.to_be(), udp_checksum) };
+        unsafe { marked.close(frame.as_mut_ptr(), pair(udp_len.to_be(), udp_checksum), pair(total, ip_checksum)) };
         start + payload_len
     }
+}
+
+/// Two fields that are in network order already.
+#[inline(always)]
+const fn pair(first: u16, second: u16) -> u32 {
+    first as u32 | (second as u32) << 16
 }
 
 /// A UDP checksum of a native-endian sum, where zero means "none" and is sent as all ones (RFC 768).
@@ -228,7 +242,7 @@ mod tests {
                 }
                 let marked = template.with_dscp(46);
                 // SAFETY: the frame has 2,048 bytes.
-                let len = unsafe { marked.finish::<false>(frame.as_mut_ptr(), payload_len, true) };
+                let len = unsafe { marked.finish(frame.as_mut_ptr(), payload_len, true) };
                 let mut again = frame.clone();
                 again[..template.len()].fill(0xee);
                 assert_eq!(template.write(&mut again, payload_len, 46, true), len);

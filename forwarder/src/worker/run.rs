@@ -217,9 +217,9 @@ impl Worker {
         }
         for (slot, sample) in &mut reading.egress {
             *sample = engine.egress_row(*slot).map(|row| EgressSample {
-                packets: row.packets,
+                packets: row.packets(),
                 bytes: row.bytes(),
-                index: if row.packets > 0 { row.window.highest().map(PacketIndex::as_u64) } else { None },
+                index: if row.packets() > 0 { row.window.highest().map(PacketIndex::as_u64) } else { None },
                 epochs: row.rewriter.epochs(),
                 source: row.rewriter.source(),
             });

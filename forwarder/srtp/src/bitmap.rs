@@ -27,9 +27,9 @@ impl Ring {
         self.0[(index >> 6) as usize % WORDS] |= 1 << (index & 63);
     }
 
-    /// How many bits are clear.
-    pub(crate) fn clear_bits(&self) -> u64 {
-        self.0.iter().map(|word| u64::from(word.count_zeros())).sum()
+    /// Whether every bit is set.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.iter().all(|word| *word == u64::MAX)
     }
 
     /// Moves the window's end from `from` to `to` (both exclusive): the bits of `from..to` become clear.

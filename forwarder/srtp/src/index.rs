@@ -32,6 +32,13 @@ impl PacketIndex {
         if value <= Self::MAX.0 { Some(PacketIndex(value)) } else { None }
     }
 
+    /// An index from a value that was found to be below 2^48.
+    #[inline(always)]
+    pub(crate) const fn below_end(value: u64) -> Self {
+        debug_assert!(value <= Self::MAX.0);
+        PacketIndex(value)
+    }
+
     /// The 48-bit value.
     pub const fn as_u64(self) -> u64 {
         self.0

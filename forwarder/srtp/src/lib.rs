@@ -22,4 +22,4 @@ pub use profile::Profile;
 pub use provider::{AnyProvider, Provider, ProviderError, ProviderKind};
 pub use replay::{Receiver, ReplayError};
 pub use srtcp::{SrtcpReceiver, SrtcpSender};
-pub use window::{IssueError, SendIndex, SentWindow};
+pub use window::{IssueError, SendIndex, SentSequence, SentWindow};

@@ -6,6 +6,9 @@ use std::fmt;
 use crate::bitmap::{Ring, WINDOW};
 use crate::index::PacketIndex;
 
+/// One past the highest index that a key may protect.
+const END: u64 = PacketIndex::MAX.as_u64() + 1;
+
 /// The right to seal one packet under one index of one (key, SSRC). Not `Clone`, made only by a sent window.
 #[derive(Debug)]
 #[must_use = "an issued index that seals nothing leaves a gap"]
@@ -35,8 +38,9 @@ pub enum IssueError {
 #[repr(C)] // what every packet needs comes last, next to the state that the owner keeps behind the window
 pub struct SentWindow {
     ring: Ring,
-    /// Bits of the ring that are clear. While none is, an index in order leaves the ring as it is.
-    holes: u64,
+    /// 2^48 while every bit of the ring is set, and an index in order leaves the ring as it is; 0 otherwise. So one
+    /// comparison tells of both limits.
+    straight_below: u64,
     /// One above the highest index issued; 2^48 when the key is used up.
     next: u64,
 }
@@ -47,43 +51,52 @@ impl SentWindow {
 
     /// A window whose lowest index to issue is `next`; everything below counts as issued.
     pub const fn new(next: PacketIndex) -> Self {
-        SentWindow { ring: Ring::full(), holes: 0, next: next.as_u64() }
+        SentWindow { ring: Ring::full(), straight_below: END, next: next.as_u64() }
     }
 
     /// Issues `index`, or refuses it: it was issued already or is too old to know. Jumping ahead is allowed;
     /// what was jumped over stays available while it is within the window.
     #[inline]
     pub fn issue(&mut self, index: PacketIndex) -> Result<SendIndex, IssueError> {
-        let at = index.as_u64();
-        if at == self.next {
-            // The bit of `at - 1024` becomes the bit of `at`: it is set already unless there are holes.
-            if self.holes != 0 {
-                self.fill(at);
-            }
-            self.next = at + 1;
-            return Ok(SendIndex(index));
+        if index.as_u64() == self.next
+            && let Some(issued) = self.issue_next()
+        {
+            return Ok(issued);
         }
-        self.issue_out_of_order(index)
+        self.issue_any(index)
     }
 
-    fn fill(&mut self, at: u64) {
-        self.holes -= u64::from(!self.ring.get(at));
-        self.ring.set(at);
+    /// Issues the next index in order, which [`next`](Self::next) tells. `None`, and nothing has changed, when indexes
+    /// before it were left out or the key is used up: [`issue`](Self::issue) decides then.
+    #[inline(always)]
+    pub fn issue_next(&mut self) -> Option<SendIndex> {
+        let at = self.next;
+        if at >= self.straight_below {
+            return None;
+        }
+        self.next = at + 1;
+        Some(SendIndex(PacketIndex::below_end(at)))
     }
 
-    #[cold]
-    fn issue_out_of_order(&mut self, index: PacketIndex) -> Result<SendIndex, IssueError> {
+    #[inline(never)]
+    fn issue_any(&mut self, index: PacketIndex) -> Result<SendIndex, IssueError> {
         let at = index.as_u64();
-        if at > self.next {
-            self.ring.advance(self.next, at);
-            self.holes = self.ring.clear_bits();
+        if at >= self.next {
+            if at > self.next {
+                self.ring.advance(self.next, at);
+                self.straight_below = 0;
+            }
             self.next = at + 1;
         } else if self.next - at > WINDOW {
             return Err(IssueError::TooOld);
         } else if self.ring.get(at) {
             return Err(IssueError::Used);
         }
-        self.fill(at);
+        self.ring.set(at);
+        // Looked at once in 64 packets: what is jumped over closes again within a window, and rarely sooner.
+        if at.is_multiple_of(64) && self.ring.is_full() {
+            self.straight_below = END;
+        }
         Ok(SendIndex(index))
     }
 
@@ -96,10 +109,37 @@ impl SentWindow {
         }
     }
 
+    /// One past the highest index issued, at most 2^48.
+    #[inline(always)]
+    pub const fn end(&self) -> u64 {
+        self.next
+    }
+
     /// The next index in order; `None` once all 2^48 are used and the key must be replaced.
     #[inline]
     pub const fn next(&self) -> Option<PacketIndex> {
         PacketIndex::from_u64(self.next)
+    }
+}
+
+/// The indexes issued under one (key, SSRC) whose packets are sealed in the order they are issued, as those of a repair
+/// stream are: never one twice, never one out of order. Lives as long as the key, and is not `Clone`.
+#[derive(Debug)]
+pub struct SentSequence {
+    next: u64,
+}
+
+impl SentSequence {
+    /// A sequence whose lowest index to issue is `next`.
+    pub const fn new(next: PacketIndex) -> Self {
+        SentSequence { next: next.as_u64() }
+    }
+
+    /// Issues the next index; `None` once all 2^48 are used and the key must be replaced.
+    pub fn issue(&mut self) -> Option<SendIndex> {
+        let index = PacketIndex::from_u64(self.next)?;
+        self.next += 1;
+        Some(SendIndex(index))
     }
 }
 

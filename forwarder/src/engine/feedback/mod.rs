@@ -14,7 +14,7 @@ mod send;
 mod stream;
 
 use sluice_srtp::Ssrc;
-use sluice_srtp::window::SentWindow;
+use sluice_srtp::window::SentSequence;
 use sluice_table::Kind;
 
 pub use anchor::Anchor;
@@ -105,7 +105,7 @@ struct OutFeedback {
     /// Packets its receiver lost by its last report.
     lost: i32,
     /// Its repair stream: SSRC, incarnation, and the indexes issued.
-    repair: Option<((Ssrc, u64), SentWindow)>,
+    repair: Option<((Ssrc, u64), SentSequence)>,
     /// The kind it has packets kept of for its repair stream.
     keeps: Option<Kind>,
 }

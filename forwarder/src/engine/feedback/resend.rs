@@ -3,7 +3,7 @@
 
 use sluice_srtp::job::SealJob;
 use sluice_srtp::provider::Provider;
-use sluice_srtp::window::SentWindow;
+use sluice_srtp::window::SentSequence;
 use sluice_srtp::{PacketIndex, Ssrc};
 use sluice_table::DropReason;
 
@@ -51,9 +51,9 @@ impl<C: Provider> Engine<C> {
         if !leg_row.ice.may_send(now) {
             return Err(DropReason::ConsentLost.into());
         }
-        let highest = row.rewriter.next().wrapping_sub(1);
+        let highest = row.window.end().wrapping_sub(1);
         let behind = (highest as u16).wrapping_sub(seq);
-        if row.packets == 0 || behind >= stream.history || u64::from(behind) > highest {
+        if row.packets() == 0 || behind >= stream.history || u64::from(behind) > highest {
             return Err(DropReason::NackUnknown.into());
         }
         let index = highest - u64::from(behind);
@@ -65,7 +65,7 @@ impl<C: Provider> Engine<C> {
             let feedback = &mut self.feedback.egress[slot as usize];
             let kept = row
                 .rewriter
-                .origin(index)
+                .origin(index, row.window.end())
                 .and_then(|(source, index)| self.feedback.history.get(KeptKey::Clear(source, index)));
             kept.ok_or(DropReason::NackUnknown).and_then(|cell| {
                 let repair = Repair { now, leg_row, leg: config, row, stream, rtx, seq };
@@ -118,11 +118,10 @@ impl Repair<'_> {
         let identity = (rtx.ssrc, stream.incarnation);
         if feedback.repair.as_ref().is_none_or(|(known, _)| *known != identity) {
             let first = PacketIndex::from_u64(rtx.first_index).ok_or(DropReason::IndexExhausted)?;
-            feedback.repair = Some((identity, SentWindow::new(first)));
+            feedback.repair = Some((identity, SentSequence::new(first)));
         }
-        let (_, window) = feedback.repair.as_mut().ok_or(DropReason::Removed)?;
-        let index = window.next().ok_or(DropReason::IndexExhausted)?;
-        let index = window.issue(index).map_err(|_| DropReason::IndexReissued)?;
+        let (_, sequence) = feedback.repair.as_mut().ok_or(DropReason::Removed)?;
+        let index = sequence.issue().ok_or(DropReason::IndexExhausted)?;
         // The row is ahead of the seal: the index is never used again.
         rtx.index.store_next(index.index().as_u64() + 1);
         room[0] = 0x80 | u8::from(meta.padding) << 5 | u8::from(stream.csrc);

@@ -205,7 +205,7 @@ impl<C: Provider> Engine<C> {
         let row = &self.egress[slot as usize];
         let config = row.config.get(self.generation)?;
         let source = row.rewriter.source()?;
-        if row.packets == feedback.reported || row.incarnation != config.incarnation {
+        if row.packets() == feedback.reported || row.incarnation != config.incarnation {
             return None;
         }
         if feedback.reported > 0 && !self.feedback.legs[config.leg as usize].first_rounds.is_multiple_of(4) {
@@ -221,9 +221,13 @@ impl<C: Provider> Engine<C> {
             }
         };
         feedback.waits_since = None;
-        feedback.reported = row.packets;
-        let info =
-            SenderInfo { ntp: ntp_of(now), timestamp, packets: row.packets as u32, octets: row.payload_bytes() as u32 };
+        feedback.reported = row.packets();
+        let info = SenderInfo {
+            ntp: ntp_of(now),
+            timestamp,
+            packets: row.packets() as u32,
+            octets: row.payload_bytes() as u32,
+        };
         Some((config.ssrc, info))
     }
 }

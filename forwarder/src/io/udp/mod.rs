@@ -324,14 +324,14 @@ impl PacketIo for UdpIo {
         self.ledger.tx += 1;
         // SAFETY: the frame was free, so nothing else reaches it; it becomes free again by `cancel` or when it
         // was sent. A port dropped with handles out leaks the arena.
-        Some(unsafe { TxFrame::from_raw(self.memory(number), FRAME_SIZE as u32, u64::from(number)) })
+        Some(unsafe { TxFrame::from_raw(self.memory(number), number) })
     }
 
     #[inline]
     fn submit(&mut self, frame: TxFrame, len: usize) {
         self.ledger.tx -= 1;
         let len = len.min(FRAME_SIZE);
-        self.to_send.push((frame.token() as u32, len as u32));
+        self.to_send.push((frame.number(), len as u32));
         self.counters.tx_frames += 1;
         self.counters.tx_bytes += len as u64;
     }
@@ -339,7 +339,7 @@ impl PacketIo for UdpIo {
     #[inline]
     fn cancel(&mut self, frame: TxFrame) {
         self.ledger.tx -= 1;
-        self.tx_free.push(frame.token() as u32);
+        self.tx_free.push(frame.number());
     }
 
     fn flush(&mut self) {

@@ -267,14 +267,14 @@ impl PacketIo for XdpIo {
         self.ledger.tx += 1;
         // SAFETY: the frame was free, so neither the kernel nor another handle uses it; it becomes free again by
         // `cancel` or its completion. A port dropped with handles out leaks the UMEM.
-        Some(unsafe { TxFrame::from_raw(self.frame(number), TX_CAPACITY as u32, u64::from(number)) })
+        Some(unsafe { TxFrame::from_raw(self.frame(number), number) })
     }
 
     #[inline]
     fn submit(&mut self, frame: TxFrame, len: usize) {
         self.ledger.tx -= 1;
         let len = len.min(TX_CAPACITY);
-        let mut descriptor = self.frames[frame.token() as usize];
+        let mut descriptor = self.frames[frame.number() as usize];
         // SAFETY: the handle is consumed, so nothing else reaches the frame.
         unsafe { self.umem.data_mut(&mut descriptor) }.cursor().set_pos(len);
         self.to_send.push(descriptor);
@@ -285,7 +285,7 @@ impl PacketIo for XdpIo {
     #[inline]
     fn cancel(&mut self, frame: TxFrame) {
         self.ledger.tx -= 1;
-        self.tx_free.push(frame.token() as u32);
+        self.tx_free.push(frame.number());
     }
 
     #[inline]

@@ -52,7 +52,7 @@ impl Planner {
         key: Option<(KeyId, u64)>,
         freed: &mut Freed,
         deps: &mut Deps<'_, C>,
-    ) -> Result<Option<RtxConfig>, Refused> {
+    ) -> Result<Option<Box<RtxConfig>>, Refused> {
         let Some(rtx) = &row.rtx else { return Ok(None) };
         let id = (row.leg.clone(), rtx.ssrc);
         let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
@@ -71,12 +71,12 @@ impl Planner {
         };
         self.repairs.insert(id, RepairRow { row: index.clone(), incarnation, of: row.ssrc });
         let used = index.next();
-        Ok(Some(RtxConfig {
+        Ok(Some(Box::new(RtxConfig {
             ssrc: rtx.ssrc,
             payload_types: PayloadTypeMap::new(&rtx.payload_types).unwrap_or_default(),
             first_index: if used == 0 { (deps.random)() % 0x4000 + 1 } else { used },
             index: index.pin(),
-        }))
+        })))
     }
 
     /// An SSRC that changes hands needs two commits: until the first is in force its former user goes on counting.

@@ -189,7 +189,7 @@ impl Planner {
                 layer: row.layer,
             };
             self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source: 0, binding });
-            plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(config) });
+            plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(Box::new(config)) });
             plan.sweep[usize::from(worker)].push(Command::SweepEgress(slot));
         }
         Ok(())

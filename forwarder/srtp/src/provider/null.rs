@@ -27,13 +27,13 @@ impl NullProvider {
             // SAFETY: AVX2 was detected.
             return unsafe { self.seal_batch_avx2::<TAG>(profile, jobs) };
         }
-        self.seal_batch_with::<TAG>(profile, jobs, <[u8]>::copy_from_slice);
+        self.seal_batch_with::<TAG>(profile, jobs, copy);
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     fn seal_batch_avx2<const TAG: usize>(&mut self, profile: Profile, jobs: &mut [SealJob<'_>]) {
-        self.seal_batch_with::<TAG>(profile, jobs, |to, from| copy_avx2(to, from));
+        self.seal_batch_with::<TAG>(profile, jobs, copy_avx2);
     }
 
     #[inline(always)]
@@ -41,7 +41,7 @@ impl NullProvider {
         &mut self,
         profile: Profile,
         jobs: &mut [SealJob<'_>],
-        copy: impl Fn(&mut [u8], &[u8]),
+        copy: unsafe fn(*mut u8, *const u8, usize),
     ) {
         debug_assert_eq!(profile.rtp_tag_len(), TAG);
         for job in jobs {
@@ -49,59 +49,62 @@ impl NullProvider {
                 check::refuse_seal(job, &mut self.refused);
                 continue;
             }
-            let Some((body, tag)) = room::<TAG>(job.frame, job.header_len, job.plain.len()) else {
+            let len = job.plain.len();
+            if job.header_len.checked_add(len + TAG).is_none_or(|end| end > job.frame.len()) {
                 check::refuse_seal(job, &mut self.refused);
                 continue;
-            };
-            copy(body, job.plain);
-            *tag = [0; TAG];
+            }
+            // SAFETY: header, payload and tag fit, as was just found; the frame is borrowed exclusively, so it is apart
+            // from the payload.
+            unsafe {
+                let body = job.frame.as_mut_ptr().add(job.header_len);
+                copy(body, job.plain.as_ptr(), len);
+                body.add(len).cast::<[u8; TAG]>().write([0; TAG]);
+            }
         }
     }
 }
 
-/// Where a job's payload and tag go; `None` if its frame is too short.
+/// Copies `len` bytes.
+///
+/// # Safety
+/// Both must be valid for `len` bytes and may not overlap.
 #[inline(always)]
-fn room<const TAG: usize>(frame: &mut [u8], header_len: usize, len: usize) -> Option<(&mut [u8], &mut [u8; TAG])> {
-    let (_, rest) = frame.split_at_mut_checked(header_len)?;
-    let (body, rest) = rest.split_at_mut_checked(len)?;
-    Some((body, rest.first_chunk_mut()?))
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: as the caller promises.
+    unsafe { to.copy_from_nonoverlapping(from, len) };
 }
 
-/// Copies between slices of one length. A call to `memcpy` costs more than an audio payload itself.
+/// As [`copy`]. A call to `memcpy` costs more than an audio payload itself, so what is not long is copied as two blocks
+/// that may share bytes.
+///
+/// # Safety
+/// As for [`copy`].
 #[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2")]
-#[allow(clippy::cast_ptr_alignment, reason = "loads and stores of the unaligned kind")]
-fn copy_avx2(to: &mut [u8], from: &[u8]) {
-    use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_storeu_si256};
-    let len = from.len().min(to.len());
-    if !(32..=512).contains(&len) {
-        to[..len].copy_from_slice(&from[..len]);
-        return;
-    }
-    let (to, from) = (to.as_mut_ptr(), from.as_ptr());
-    // SAFETY: `at + 32` is at most the length of both slices, which do not overlap; any alignment is allowed.
-    let block = |at: usize| unsafe {
-        let block = _mm256_loadu_si256(from.add(at).cast::<__m256i>());
-        _mm256_storeu_si256(to.add(at).cast::<__m256i>(), block);
-    };
-    let mut at = 0;
-    while len - at >= 128 {
-        for part in 0..4 {
-            block(at + part * 32);
+#[inline(always)]
+unsafe fn copy_avx2(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: blocks at the start and at the end, each no longer than `len`.
+    unsafe {
+        match len {
+            128..=256 => ends::<128>(to, from, len),
+            64..128 => ends::<64>(to, from, len),
+            32..64 => ends::<32>(to, from, len),
+            _ => copy(to, from, len),
         }
-        at += 128;
     }
-    if len - at >= 64 {
-        block(at);
-        block(at + 32);
-        at += 64;
+}
+
+/// Copies the first and the last `N` of `len` bytes.
+///
+/// # Safety
+/// As for [`copy`], and `len` must be at least `N`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn ends<const N: usize>(to: *mut u8, from: *const u8, len: usize) {
+    for at in [0, len - N] {
+        // SAFETY: as the caller promises.
+        unsafe { to.add(at).cast::<[u8; N]>().write(from.add(at).cast::<[u8; N]>().read()) };
     }
-    if len - at >= 32 {
-        block(at);
-    }
-    // The rest, over bytes that were copied already.
-    block(len - 32);
 }
 
 impl Provider for NullProvider {
