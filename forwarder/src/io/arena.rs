@@ -4,6 +4,8 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
+use super::frame::{FRAMES_AHEAD, prefetch_frame};
+
 /// Bytes of one frame. The largest frame the engine makes (1,500 bytes of IP, Ethernet and one tag) fits with
 /// room for a receive header in front.
 pub const FRAME_SIZE: usize = 2048;
@@ -60,6 +62,12 @@ impl Arena {
         debug_assert!(index < self.frames);
         // SAFETY: the caller promises that the address lies inside the allocation.
         unsafe { self.base.add(index as usize * FRAME_SIZE) }
+    }
+
+    /// Fetches the start of a frame that is written soon; any number is allowed.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, index: u32) {
+        prefetch_frame(self.base.as_ptr().wrapping_add(index as usize * FRAME_SIZE));
     }
 
     fn layout(frames: u32) -> Layout {
@@ -123,6 +131,14 @@ impl FreeRing {
         self.head = self.head.wrapping_add(1);
         // SAFETY: masked by the length, which is a power of two.
         Some(unsafe { *self.slots.get_unchecked(at) })
+    }
+
+    /// The number that comes a few turns after the next one, or one that came before if there are not so many: a hint.
+    #[inline(always)]
+    pub(crate) fn ahead(&self) -> u32 {
+        let at = (self.head.wrapping_add(FRAMES_AHEAD) & self.mask) as usize;
+        // SAFETY: masked by the length, which is a power of two.
+        unsafe { *self.slots.get_unchecked(at) }
     }
 
     #[inline(always)]

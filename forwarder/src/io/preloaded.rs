@@ -141,6 +141,7 @@ impl PacketIo for PreloadedIo {
     #[inline(always)]
     fn acquire(&mut self) -> Option<TxFrame> {
         let number = self.free.pop()?;
+        self.sink.prefetch(self.free.ahead());
         // SAFETY: the ring holds numbers of this arena. The number was free, so no other handle reaches the frame; it
         // becomes free again only by `submit` or `cancel`. A port dropped with handles out leaks the arena.
         Some(unsafe { TxFrame::from_raw(self.sink.frame_unchecked(number), number) })

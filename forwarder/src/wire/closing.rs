@@ -39,20 +39,18 @@ impl Closing {
         Closing { sums: [[0; 4]; MOST], lens: [0; MOST], headers: [0; MOST], udp: [0; MOST], ip: [0; MOST] }
     }
 
-    /// Takes the frame at place `at` in, whose `len` bytes of UDP payload are in place behind the headers to be; zeroes
-    /// the [`PADDING`] behind them where a checksum is wanted.
+    /// Takes the frame at place `at` in, whose `len` bytes of UDP payload are in place behind the headers to be, and
+    /// [`PADDING`] zeroes behind them.
     ///
     /// # Safety
-    /// `at` must be below [`MOST`], and `frame` writable for [`Template::len`] + `len` + [`PADDING`] bytes, 2,048 at most.
+    /// `at` must be below [`MOST`], and `frame` readable for [`Template::len`] + `len` + [`PADDING`] bytes, 2,048 at most.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(crate) unsafe fn add(&mut self, at: usize, template: &Template, frame: *mut u8, len: usize, checksum: bool) {
+    pub(crate) unsafe fn add(&mut self, at: usize, template: &Template, frame: *const u8, len: usize, checksum: bool) {
         // SAFETY: as the caller promises; the arrays are aligned as the struct is, and their elements too.
         unsafe {
             let sum = if checksum {
-                let payload = frame.add(template.len());
-                payload.add(len).cast::<[u8; PADDING]>().write([0; PADDING]);
-                sum_blocks(payload, (len + PADDING - 1) & !(PADDING - 1))
+                sum_blocks(frame.add(template.len()), (len + PADDING - 1) & !(PADDING - 1))
             } else {
                 std::mem::zeroed()
             };
@@ -111,7 +109,7 @@ impl Closing {
     /// Writes the headers of the frame at place `at`; returns the frame's length.
     ///
     /// # Safety
-    /// As for [`add`](Self::add), with the same template and frame, after [`fold`](Self::fold).
+    /// As for [`add`](Self::add), with the same template and frame, writable, after [`fold`](Self::fold).
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(crate) unsafe fn write(&self, at: usize, template: &Template, frame: *mut u8, checksum: bool) -> usize {
@@ -189,7 +187,8 @@ mod tests {
             // SAFETY: AVX2 was detected; the frames have 2,048 bytes.
             unsafe {
                 for (at, (frame, len, template, checksum)) in frames.iter_mut().enumerate() {
-                    closing.add(at, template, frame.as_mut_ptr(), *len, *checksum);
+                    frame[template.len() + *len..][..PADDING].fill(0);
+                    closing.add(at, template, frame.as_ptr(), *len, *checksum);
                 }
                 closing.fold(count);
                 for (at, (frame, len, template, checksum)) in frames.iter_mut().enumerate() {
@@ -197,6 +196,7 @@ mod tests {
                     assert_eq!(whole, template.len() + *len);
                 }
                 for (frame, len, template, checksum) in &mut alone {
+                    frame[template.len() + *len..][..PADDING].fill(0);
                     template.finish(frame.as_mut_ptr(), *len, *checksum);
                 }
             }

@@ -18,8 +18,11 @@ use super::super::staged::Generation;
 use super::super::time::Nanos;
 use super::super::trace::Tap;
 use crate::io::TxFrame;
+use crate::wire::checksum::PADDING;
 #[cfg(target_arch = "x86_64")]
-use crate::wire::closing::{Closing, MOST};
+pub(super) use crate::wire::closing::Closing;
+#[cfg(target_arch = "x86_64")]
+use crate::wire::closing::MOST;
 
 /// Frames sealed at a time.
 const BATCH: usize = 32;
@@ -78,13 +81,15 @@ impl<'s> Batches<'s> {
     /// Adds a frame; says whether the profile's batch is full now and must be flushed.
     ///
     /// # Safety
-    /// A full batch must have been flushed. `slot` must be one of the egress table that the batch is flushed with.
+    /// A full batch must have been flushed. [`PADDING`] bytes behind the job's frame must be writable. `slot` must be one of the egress table that the batch is flushed with.
     #[inline(always)]
     #[must_use = "a full batch must be flushed before another frame of its profile"]
     pub(super) unsafe fn push(&mut self, profile: Profile, job: SealJob<'s>, frame: TxFrame, slot: u32) -> bool {
         let (len, (data, number)) = (job.frame.len() as u32, frame.into_raw());
-        // SAFETY: there are places for every profile, and one of them is free.
+        // SAFETY: there are places for every profile, and one of them is free; the caller left room behind the packet.
         unsafe {
+            // For the checksum. Now, so that it is in the cache when the packet is summed up.
+            job.frame.as_mut_ptr().add(job.frame.len()).cast::<[u8; PADDING]>().write([0; PADDING]);
             let next = self.next.get_unchecked_mut(profile as usize);
             let at = *next as usize;
             *next += 1;
@@ -112,6 +117,8 @@ pub(super) struct Exit<'e, C, P> {
     pub(super) tap: Option<&'e mut Tap>,
     pub(super) generation: Generation,
     pub(super) now: Nanos,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) closing: &'e mut Closing,
 }
 
 impl<C: Provider, P: Ports> Exit<'_, C, P> {
@@ -149,7 +156,6 @@ impl<C: Provider, P: Ports> Exit<'_, C, P> {
             return;
         }
         self.crypto.seal(jobs);
-        let mut closing = Closing::new();
         // SAFETY: whoever pushed promised that there is a row.
         let row_of = |out: &Out| unsafe { egress.get_unchecked(out.slot as usize) };
         for (at, out) in outs.iter().enumerate() {
@@ -160,15 +166,15 @@ impl<C: Provider, P: Ports> Exit<'_, C, P> {
                 self.keep(row, out);
             }
             // SAFETY: whoever pushed made sure of the frame's size and kept to `Flow::room`; AVX2 is there.
-            unsafe { closing.add(at, template, out.data.as_ptr(), len, checksum) };
+            unsafe { self.closing.add(at, template, out.data.as_ptr(), len, checksum) };
         }
-        closing.fold(outs.len());
+        self.closing.fold(outs.len());
         let mut bytes = 0;
         for (at, out) in outs.iter().enumerate() {
             let row = row_of(out);
             let checksum = self.ports.wants_checksum(row.flow.port);
             // SAFETY: as above, with the same template and frame.
-            let len = unsafe { closing.write(at, &row.flow.template, out.data.as_ptr(), checksum) };
+            let len = unsafe { self.closing.write(at, &row.flow.template, out.data.as_ptr(), checksum) };
             // SAFETY: `push` took this handle apart, and it is put together once.
             let frame = unsafe { out.frame() };
             if let Some(tap) = self.tap.as_deref_mut() {

@@ -77,6 +77,8 @@ impl<C: Provider> Engine<C> {
         } = self;
         let (own, generation) = (*worker, *generation);
         let mut batches = MaybeUninit::uninit();
+        #[cfg(target_arch = "x86_64")]
+        let mut closing = batch::Closing::new();
         let mut pass = Pass {
             legs,
             prefetch: egress.len() > LARGE_TABLE,
@@ -94,6 +96,8 @@ impl<C: Provider> Engine<C> {
                 tap: tap.as_deref_mut(),
                 generation,
                 now,
+                #[cfg(target_arch = "x86_64")]
+                closing: &mut closing,
             },
         };
         let mut done: ArrayVec<Held, DONE> = ArrayVec::new();

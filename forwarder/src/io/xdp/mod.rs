@@ -13,6 +13,7 @@ use std::time::Duration;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 
 use super::arena::{FRAME_SIZE, FreeRing, Ledger};
+use super::frame::prefetch_frame;
 use super::poll::{Waiter, poll, readable};
 use super::{BURST, IoCounters, PacketIo, PollMode, RxBurst, RxFrame, TX_CAPACITY, TxFrame};
 pub use bind::{OpenError, Refused, RingSizes, Step, XdpOptions};
@@ -264,6 +265,9 @@ impl PacketIo for XdpIo {
     #[inline]
     fn acquire(&mut self) -> Option<TxFrame> {
         let number = self.tx_free.pop()?;
+        if let Some(ahead) = self.frames.get(self.tx_free.ahead() as usize) {
+            prefetch_frame(self.base.as_ptr().wrapping_add(ahead.addr()));
+        }
         self.ledger.tx += 1;
         // SAFETY: the frame was free, so neither the kernel nor another handle uses it; it becomes free again by
         // `cancel` or its completion. A port dropped with handles out leaks the UMEM.
