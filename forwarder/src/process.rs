@@ -185,7 +185,7 @@ fn random_words() -> std::io::Result<[u64; 2]> {
 /// given up are remembered for a while.
 fn open_indexes(config: &Config) -> Result<Box<dyn Indexes + Send>, StartError> {
     let c = &config.capacity;
-    let rows = ((c.ingress + c.egress + c.legs * 4) * 2).min(MAX_ROWS as usize) as u32;
+    let rows = ((c.ingress + c.learned + c.egress + c.legs * 4) * 2).min(MAX_ROWS as usize) as u32;
     let file = IndexFile::open(&config.state.join("indexes"), rows)?;
     Ok(Box::new(IndexStore::new(std::sync::Arc::new(file))?))
 }

@@ -13,7 +13,7 @@ mod gate;
 pub mod index_store;
 pub mod inputs;
 mod key_frame;
-mod learn;
+pub mod learn;
 pub mod link;
 pub mod list;
 pub mod map;

@@ -4,7 +4,7 @@
 use arrayvec::ArrayVec;
 use sluice_srtp::job::{OpenError, OpenJob};
 use sluice_srtp::provider::Provider;
-use sluice_srtp::replay::{Receiver, ReplayError};
+use sluice_srtp::replay::ReplayError;
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::protocol::{Direction, PacketInReason};
 use sluice_table::{DropReason, Kind};
@@ -14,6 +14,7 @@ use super::cursor::Held;
 use super::event::Event;
 use super::gate::NO_MEMBER;
 use super::key_frame;
+use super::learn::{receiver_before, unlisted_receiver};
 use super::link::Message;
 use super::police::Rate;
 use super::rows::{ExtensionMap, Meaning, StreamKey, TupleKey, TupleOwner};
@@ -195,10 +196,7 @@ impl<C: Provider> Engine<C> {
         };
         if row.incarnation != config.incarnation || row.receiver.is_none() {
             row.incarnation = config.incarnation;
-            row.receiver = Some(match config.resume.checked_sub(1).and_then(PacketIndex::from_u64) {
-                Some(highest) => Receiver::resume(highest),
-                None => Receiver::new(0),
-            });
+            row.receiver = Some(receiver_before(config.resume));
         }
         let Some(receiver) = &row.receiver else { return Err(DropReason::UnknownSsrc) };
         let index = receiver.estimate(header.seq);
@@ -218,7 +216,8 @@ impl<C: Provider> Engine<C> {
         })
     }
 
-    /// A packet of an SSRC that is not listed: opened at rollover 0 if a learn rule could match it (DESIGN §2).
+    /// A packet of an SSRC that is not listed: opened if a learn rule could match it, at rollover 0 unless the SSRC is
+    /// known (DESIGN §2).
     fn admit_unlisted<'a>(
         &mut self,
         now: Nanos,
@@ -239,6 +238,9 @@ impl<C: Provider> Engine<C> {
             Some(keys) => Some(keys.profile()),
             None => return Err(DropReason::NoKey),
         };
+        let receiver = unlisted_receiver(&leg.rules, header.ssrc);
+        let index = receiver.estimate(header.seq);
+        receiver.check(index).map_err(replay_reason)?;
         if !row.attempts.take(ATTEMPTS, 1, now) {
             return Err(DropReason::LearnBudget);
         }
@@ -247,7 +249,7 @@ impl<C: Provider> Engine<C> {
             packet: input.payload,
             frame: input.frame,
             remote: input.remote,
-            index: PacketIndex::new(0, header.seq),
+            index,
             header,
             leg: owner.leg,
             ingress: UNLISTED,

@@ -349,6 +349,7 @@ impl<C: Provider> Engine<C> {
             }
             Command::Rtcp { leg, bytes } => self.queue_outgoing(Outgoing::Rtcp { leg, bytes }),
             Command::KeyFrame { leg, list, new } => self.want_key_frame(leg, list, new),
+            Command::KeepIndex { leg, ssrc, source, index } => self.keep_index(StreamKey { leg, ssrc }, source, index),
             Command::Packet { leg, to, bytes } => self.queue_outgoing(Outgoing::Packet { leg, to, bytes }),
             Command::SweepTuple(key) => self.sweep_tuple(key),
             Command::SweepIngress(slot) => self.sweep_ingress(slot),

@@ -13,7 +13,7 @@ use sluice_table::{Change, EntryKind, Name, Remote, Table};
 use super::endpoints::Endpoints;
 use super::indexes::Indexes;
 use super::packets::{PacketCounts, PacketLink};
-use super::planner::{Deps, Plan, Planner};
+use super::planner::{Deps, Learned, Plan, Planner};
 use super::router::Router;
 use super::selection::Selection;
 use super::tracing::TraceAsk;
@@ -421,7 +421,13 @@ impl Manager {
                     self.publish(Event::LegTuple { leg: name, address: remote });
                 }
             }
-            EngineEvent::StreamLearned { leg, rule, ssrc, slot, source } => {
+            EngineEvent::StreamLearned { leg, rule, ssrc, slot, source, incarnation } => {
+                let stream = Learned { worker, leg, rule, ssrc, source, incarnation };
+                if let Some(command) = self.planner.remember(&stream, self.indexes.as_mut()) {
+                    // Refused only by a worker that ended, and its streams with it.
+                    let _ = self.workers[usize::from(worker)].order(Order::Engine(command));
+                    self.workers[usize::from(worker)].wake();
+                }
                 let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
                 let (Some(rule), Some(leg)) = names else { return };
                 tracing::info!(%rule, %leg, ssrc = ssrc.0, "stream learned");
