@@ -6,6 +6,7 @@ pub mod cell;
 pub mod command;
 pub mod counters;
 pub mod cursor;
+mod early;
 pub mod event;
 pub mod feedback;
 mod flow;

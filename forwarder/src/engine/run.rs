@@ -11,6 +11,7 @@ use super::cell::{Slab, SlabMemory};
 use super::command::{Command, Garbage};
 use super::counters::Counters;
 use super::cursor::{Cursors, Held};
+use super::early::Early;
 use super::event::Event;
 use super::feedback::FeedbackState;
 use super::inputs::Inputs;
@@ -114,6 +115,7 @@ pub struct Engine<C> {
     pub(super) streams: FlatMap<StreamKey, u32>,
     pub(super) ingress: Vec<IngressRow>,
     pub(super) learned: Learned,
+    pub(super) early: Early,
     pub(super) lists: Vec<List>,
     pub(super) egress: Vec<EgressRow>,
     pub(super) slab: Slab,
@@ -150,6 +152,7 @@ impl<C: Provider> Engine<C> {
             legs: std::iter::repeat_with(LegRow::default).take(capacity.legs).collect(),
             streams: FlatMap::new(capacity.ingress + capacity.learned, seed),
             ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress + capacity.learned).collect(),
+            early: Early::new(capacity.legs, capacity.cells),
             learned: Learned::new(capacity.ingress as u32, capacity.learned as u32),
             lists: std::iter::repeat_with(List::default).take(capacity.lists).collect(),
             egress: std::iter::repeat_with(EgressRow::default).take(capacity.egress).collect(),
@@ -187,6 +190,7 @@ impl<C: Provider> Engine<C> {
 
     /// Takes a received burst in.
     pub fn receive(&mut self, now: Nanos, rx: &[RxFrame], path: Path) {
+        self.run_early(now);
         for burst in rx.chunks(BURST) {
             let mut inputs: ArrayVec<Input<'_>, BURST> = ArrayVec::new();
             for frame in burst {
@@ -256,13 +260,19 @@ impl<C: Provider> Engine<C> {
     pub fn send<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> StepOutcome {
         self.counters.steps += 1;
         self.keep_consent(now);
+        let early = self.early.deadline();
+        if early <= now {
+            self.run_early(now);
+            self.expire_early(now);
+        }
         let mut first = self.send_outgoing(now, ports, budget);
         if self.feedback.timers.next() <= now {
             first += self.send_feedback(now, ports, budget - first);
         }
         let sent = first + self.transmit(now, ports, budget - first);
         let waiting = !self.cursors.is_empty() || !self.outgoing.is_empty();
-        StepOutcome { sent, waiting, deadline: self.stun.timers.next().min(self.feedback.timers.next()) }
+        let deadline = self.stun.timers.next().min(self.feedback.timers.next()).min(self.early.deadline());
+        StepOutcome { sent, waiting, deadline }
     }
 
     #[inline(always)]
@@ -329,10 +339,12 @@ impl<C: Provider> Engine<C> {
             }
             Command::Flip(generation) => {
                 self.generation = generation;
+                self.early.flipped();
                 self.emit(Event::Flipped(generation));
             }
             Command::SweepLeg(slot) => {
                 self.forget_outdated(slot);
+                self.forget_early(slot);
                 let row = &mut self.legs[slot as usize];
                 let old = row.config.sweep(now);
                 if row.config.get(now).is_none() {
