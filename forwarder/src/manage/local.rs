@@ -158,7 +158,9 @@ impl<I: Indexes, R: Routes> Local<I, R> {
                     other => events.push(other),
                 }
             }
-            keep.into_iter().for_each(|command| engine.command(command));
+            for command in keep {
+                engine.command(command);
+            }
         }
         let choices = self.selection.tick(now);
         if !choices.is_empty() {

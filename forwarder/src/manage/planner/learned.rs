@@ -63,7 +63,9 @@ impl Planner {
         let pinned = index.pin();
         let former = self.remembered.insert(rule, Remembered { ssrc, row: index, incarnation });
         // The worker let go of it before it learned another.
-        former.iter().for_each(|former| indexes.release(&former.row));
+        if let Some(former) = former {
+            indexes.release(&former.row);
+        }
         Some(Command::KeepIndex { leg, ssrc, source, index: pinned })
     }
 
