@@ -18,7 +18,7 @@ use super::inputs::Inputs;
 use super::learn::Learned;
 use super::link::Link;
 use super::link::Message;
-use super::list::List;
+use super::list::{List, Places};
 use super::map::FlatMap;
 use super::outgoing::{Outgoing, OutgoingQueue};
 use super::ports::Ports;
@@ -117,6 +117,7 @@ pub struct Engine<C> {
     pub(super) learned: Learned,
     pub(super) early: Early,
     pub(super) lists: Vec<List>,
+    places: Places,
     pub(super) egress: Vec<EgressRow>,
     pub(super) slab: Slab,
     /// Every worker's slab memory, by worker.
@@ -155,6 +156,7 @@ impl<C: Provider> Engine<C> {
             early: Early::new(capacity.legs, capacity.cells),
             learned: Learned::new(capacity.ingress as u32, capacity.learned as u32),
             lists: std::iter::repeat_with(List::default).take(capacity.lists).collect(),
+            places: Places::new(capacity.egress),
             egress: std::iter::repeat_with(EgressRow::default).take(capacity.egress).collect(),
             cursors: Cursors::new(capacity.cells * usize::from(workers.max(1)), capacity.lists),
             slab,
@@ -314,7 +316,7 @@ impl<C: Provider> Engine<C> {
                 if let Some(list) = config.as_ref().map(|config| config.list)
                     && here != Some(list)
                 {
-                    self.lists[list as usize].members.add(slot);
+                    self.places.add(slot, &mut self.lists[list as usize].members);
                 }
                 let old = row.config.stage(now, next, config);
                 self.garbage.extend(old.map(Garbage::Egress));
@@ -421,7 +423,7 @@ impl<C: Provider> Engine<C> {
         let Some(old) = row.config.sweep(self.generation) else { return };
         let list = row.config.get(self.generation).map(|config| config.list);
         if list != Some(old.list) {
-            self.lists[old.list as usize].members.remove(slot);
+            self.places.remove(slot, &mut self.lists[old.list as usize].members);
         }
         if list.is_none() {
             *row = EgressRow::default();
