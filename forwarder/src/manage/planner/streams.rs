@@ -166,8 +166,10 @@ impl Planner {
             }
             let binding = known.as_ref().filter(|at| at.list == list).map_or(plan.generation.0, |at| at.binding);
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
-            let drawn = row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from);
-            let used = index.next();
+            let first_index = match index.next() {
+                0 => row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from),
+                used => used,
+            };
             let rtx = self.rtx_config(row, key, freed, deps)?;
             let config = EgressConfig {
                 rtx,
@@ -181,7 +183,7 @@ impl Planner {
                 dscp: row.dscp.unwrap_or(if kind == Kind::Audio { 46 } else { 34 }),
                 csrc: row.csrc,
                 mid: row.mid.as_deref().and_then(|mid| arrayvec::ArrayString::from(mid).ok()),
-                first_index: if used == 0 { drawn } else { used },
+                first_index,
                 resume_timing: index.timing(),
                 index: index.pin(),
                 incarnation,
