@@ -259,7 +259,9 @@ impl Store {
     }
 
     fn add(&self, part: &mut Table, kind: EntryKind, name: &Name) {
-        if !part.has(kind, name) && let Some(entry) = self.table.get(kind, name) {
+        if !part.has(kind, name)
+            && let Some(entry) = self.table.get(kind, name)
+        {
             part.put(name.clone(), entry);
         }
     }

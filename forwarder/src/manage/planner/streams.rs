@@ -15,8 +15,9 @@ use crate::manage::indexes::Direction;
 
 impl Planner {
     pub(super) fn remove_streams(&mut self, next: &Table, touched: &Touched, plan: &mut Plan, freed: &mut Freed) {
-        // A stream stays if a row of another name has it now.
-        let keep = touched.egress.iter().filter_map(|name| next.egress.get(name));
+        // A stream stays if a row of another name has it now. Most often nothing is there that could stay.
+        let keep = touched.egress.iter().filter(|_| !touched.before.egress.is_empty());
+        let keep = keep.filter_map(|name| next.egress.get(name));
         let keep: HashSet<StreamId> = keep.map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone = touched.before.egress.values().map(|r| (r.leg.clone(), r.ssrc));
         for id in gone.filter(|id| !keep.contains(id)) {
@@ -28,7 +29,8 @@ impl Planner {
             freed.rows.push(at.row);
         }
         self.remove_repairs(next, touched, freed);
-        let keep = touched.ingress.iter().filter_map(|name| next.ingress.get(name));
+        let keep = touched.ingress.iter().filter(|_| !touched.before.ingress.is_empty());
+        let keep = keep.filter_map(|name| next.ingress.get(name));
         let keep: HashSet<StreamId> = keep.map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone = touched.before.ingress.values().map(|r| (r.leg.clone(), r.ssrc));
         for id in gone.filter(|id| !keep.contains(id)) {
