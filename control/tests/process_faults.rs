@@ -77,6 +77,43 @@ fn a_new_forwarder_goes_on_with_the_same_keys() {
 }
 
 #[test]
+fn a_new_forwarder_knows_layers_that_name_themselves_no_more() {
+    let mut lab = Lab::start("");
+    let [alice, bob] = call(&lab);
+    alice.film();
+    bob.watch("alice", 2);
+    bob.sees_on(1, 20);
+    alice.inner().camera.as_mut().unwrap().announces = false;
+    // A forwarder that began at rollover 0 would open nothing.
+    alice.wait("sequence numbers that begin anew", |inner| inner.camera.as_ref().unwrap().rollovers() == [1, 1]);
+    bob.sees_on(1, 20);
+    for kill in 0..3 {
+        lab.forwarder.kill();
+        lab.restart_forwarder();
+        let start = Instant::now();
+        for client in [&alice, &bob] {
+            client.hears_on(25);
+        }
+        bob.sees_on(1, 25);
+        bob.watch("alice", 1);
+        bob.sees_on(0, 25);
+        bob.watch("alice", 2);
+        bob.sees_on(1, 25);
+        for client in [&alice, &bob] {
+            client.assert_unharmed();
+        }
+        println!("kill {kill}: both layers again after {:?}", start.elapsed());
+    }
+    // Another encoder under other SSRCs: the rules follow it.
+    alice.film();
+    bob.sees_on(1, 50);
+    for client in [&alice, &bob] {
+        client.assert_unharmed();
+    }
+    lab.assert_alive();
+}
+
+#[test]
 fn a_stopped_forwarder_does_not_stop_control() {
     let mut lab = Lab::start("");
     let clients = call(&lab);

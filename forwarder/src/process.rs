@@ -118,7 +118,7 @@ pub fn start(config: &Config) -> Result<Running, StartError> {
     let manager = std::thread::Builder::new()
         .name("manager".to_owned())
         .spawn(move || {
-            let random = Box::new(|| random_words().map_or(0, |[word, _]| word));
+            let random = random_numbers();
             Manager::new(planner, endpoints, workers, crypto, indexes, hops, random, fixed).run(&received);
         })
         .map_err(|source| StartError::System { what: "starting the management thread", source })?;
@@ -170,22 +170,33 @@ fn no_core_dumps() {
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
 
-fn random_words() -> std::io::Result<[u64; 2]> {
-    let mut bytes = [0u8; 16];
-    // SAFETY: sixteen writable bytes; the call returns all of them or an error.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got != bytes.len() as isize {
-        return Err(std::io::Error::last_os_error());
-    }
-    let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
-    Ok([word(0), word(8)])
+fn random_words<const N: usize>() -> std::io::Result<[u64; N]> {
+    let mut words = [0u64; N];
+    // SAFETY: as many writable bytes as said, of which any value is valid; the call returns all of them, up to 256, or
+    // an error.
+    let got = unsafe { libc::getrandom(words.as_mut_ptr().cast(), size_of_val(&words), 0) };
+    if got == size_of_val(&words) as isize { Ok(words) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Numbers for first sequence numbers, fetched many at a time: a large table takes one for each stream.
+fn random_numbers() -> Box<dyn FnMut() -> u64> {
+    let mut words = [0u64; 32];
+    let mut left = 0;
+    Box::new(move || {
+        if left == 0 {
+            words = random_words().unwrap_or_default();
+            left = words.len();
+        }
+        left -= 1;
+        words[left]
+    })
 }
 
 /// The index file: a row for each stream and direction and one for each key, twice over so that keys which were
 /// given up are remembered for a while.
 fn open_indexes(config: &Config) -> Result<Box<dyn Indexes + Send>, StartError> {
     let c = &config.capacity;
-    let rows = ((c.ingress + c.egress + c.legs * 4) * 2).min(MAX_ROWS as usize) as u32;
+    let rows = ((c.ingress + c.learned + c.egress + c.legs * 4) * 2).min(MAX_ROWS as usize) as u32;
     let file = IndexFile::open(&config.state.join("indexes"), rows)?;
     Ok(Box::new(IndexStore::new(std::sync::Arc::new(file))?))
 }

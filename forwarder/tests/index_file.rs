@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sluice_forwarder::engine::index_store::{Direction, IndexHandle, IndexMemory};
 use sluice_forwarder::index_file::store::{IndexStore, StoreError};
@@ -351,3 +352,44 @@ fn a_full_file_system_is_an_error_and_not_a_signal() {
 }
 
 const PRIVATE: libc::c_ulong = libc::MS_REC | libc::MS_PRIVATE;
+
+#[test]
+fn the_stream_of_a_learn_rule_is_found_again() {
+    let (_directory, path) = place();
+    let learn = |store: &mut IndexStore, ssrc: u32, rule: u64| {
+        let row = store.get_or_create(key(1), Ssrc(ssrc), Direction::Receive).unwrap();
+        store.set_learned(&row, rule);
+        row
+    };
+    let mut first = store(&path, 8);
+    learn(&mut first, 10, 5).pin().store_next(70_000);
+    let former = learn(&mut first, 11, 6);
+    learn(&mut first, 12, 6);
+    first.release(&former);
+    assert_eq!([5, 6, 7].map(|rule| first.learned(key(1), rule)), [Some(Ssrc(10)), Some(Ssrc(12)), None]);
+    drop((first, former));
+
+    let mut second = store(&path, 8);
+    assert_eq!([5, 6, 7].map(|rule| second.learned(key(1), rule)), [Some(Ssrc(10)), Some(Ssrc(12)), None]);
+    assert_eq!(second.learned(key(2), 5), None);
+    assert_eq!(second.get(key(1), Ssrc(10), Direction::Receive).unwrap().next(), 70_000);
+    // A stream that another rule made by now.
+    learn(&mut second, 10, 7);
+    assert_eq!([5, 7].map(|rule| second.learned(key(1), rule)), [None, Some(Ssrc(10))]);
+    drop(second);
+
+    // Killed between the two halves of a change: the newer stream is the rule's.
+    let mut third = store(&path, 8);
+    let row = learn(&mut third, 12, 7);
+    third.get(key(1), Ssrc(10), Direction::Receive).unwrap().get().rule.store(7, Ordering::Relaxed);
+    drop((third, row));
+    let mut fourth = store(&path, 8);
+    assert_eq!(fourth.learned(key(1), 7), Some(Ssrc(12)));
+
+    // A row that is given away is no stream of the rule any more.
+    for ssrc in 100..110 {
+        let row = send(&mut fourth, 3, ssrc).unwrap();
+        fourth.release(&row);
+    }
+    assert_eq!([5, 6, 7].map(|rule| fourth.learned(key(1), rule)), [None; 3]);
+}

@@ -3,10 +3,16 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use sluice_forwarder::engine::event::Event;
 use sluice_forwarder::engine::{Capacity, Nanos};
+use sluice_forwarder::index_file::IndexFile;
+use sluice_forwarder::index_file::store::IndexStore;
+use sluice_forwarder::manage::local::Local;
+use sluice_forwarder::manage::route::FixedRoute;
 use sluice_srtp::{Profile, ProviderKind, Ssrc};
-use sluice_table::{DropReason, Kind, Learn, Remote};
+use sluice_table::{DropReason, Kind, Learn, Remote, Repair, StreamRole, Table};
 use support::{Peer, Publisher, World, base_table, egress, ingress, key, name, peer, publisher_leg, receiver_leg};
 
 const SMALL: Capacity =
@@ -37,8 +43,15 @@ fn rule(rid: &str) -> Learn {
     }
 }
 
-fn world() -> (World, sluice_table::Table) {
+fn world() -> (World, Table) {
     let mut world = World::new(ProviderKind::Portable, 2, SMALL);
+    let table = table();
+    world.peers.insert(peer(1), Peer::new(&key(Profile::AeadAes128Gcm, 2)));
+    world.local.apply(table.clone()).unwrap();
+    (world, table)
+}
+
+fn table() -> Table {
     let mut table = base_table();
     publisher_leg(&mut table, "pub", peer(0), &key(Profile::AeadAes256Gcm, 1));
     let extensions = &mut table.legs.get_mut(&name("pub")).unwrap().extensions;
@@ -47,9 +60,58 @@ fn world() -> (World, sluice_table::Table) {
     table.learn.insert(name("low"), rule("l"));
     receiver_leg(&mut table, "rx", peer(1), &key(Profile::AeadAes128Gcm, 2));
     egress(&mut table, "rx-video", "rx", 500, "high");
-    world.peers.insert(peer(1), Peer::new(&key(Profile::AeadAes128Gcm, 2)));
-    world.local.apply(table.clone()).unwrap();
-    (world, table)
+    table
+}
+
+/// Processes one after the other over one index file: engines and planner are new each time, peers stay.
+struct Processes {
+    file: Arc<IndexFile>,
+    world: World,
+}
+
+impl Processes {
+    fn new(table: &Table) -> Self {
+        let file = Arc::new(IndexFile::anonymous(256).unwrap());
+        let mut world = World::around(Self::local(&file));
+        world.peers.insert(peer(1), Peer::new(&key(Profile::AeadAes128Gcm, 2)));
+        world.local.apply(table.clone()).unwrap();
+        Processes { file, world }
+    }
+
+    fn local(file: &Arc<IndexFile>) -> Local {
+        let indexes = IndexStore::new(file.clone()).unwrap();
+        Local::with(ProviderKind::Portable, 2, SMALL, indexes, FixedRoute::default()).unwrap()
+    }
+
+    /// Another process, told the table again.
+    fn restart(&mut self, table: &Table) {
+        let world = World::around(Self::local(&self.file));
+        let before = std::mem::replace(&mut self.world, world);
+        (self.world.peers, self.world.now) = (before.peers, before.now);
+        self.world.local.apply(table.clone()).unwrap();
+    }
+
+    fn send(&mut self, publisher: &mut Publisher, payload: &[u8], block: &[u8]) {
+        let packet = publisher.packet(payload, block);
+        self.world.arrive(0, &publisher.wrap(&packet));
+        self.world.settle();
+    }
+
+    /// What the management thread was told of learned streams; it has acted on it by then.
+    fn told(&mut self) -> Vec<(&'static str, u32)> {
+        let told = |event| match event {
+            Event::StreamLearned { ssrc, .. } => Some(("learned", ssrc.0)),
+            Event::StreamForgotten { ssrc, .. } => Some(("forgot", ssrc.0)),
+            _ => None,
+        };
+        self.world.local.tick(self.world.now).into_iter().filter_map(told).collect()
+    }
+
+    /// First payload bytes that the receiver got so far.
+    fn got(&self) -> Vec<u8> {
+        let stream = self.world.peers[&peer(1)].streams.get(&Ssrc(500));
+        stream.map_or_else(Vec::new, |stream| stream.packets.iter().map(|(.., payload)| payload[0]).collect())
+    }
 }
 
 fn events(world: &mut World) -> Vec<String> {
@@ -187,4 +249,140 @@ fn an_address_is_learned_from_the_first_packet_that_authenticates() {
     world.settle();
     assert_eq!(world.dropped(DropReason::SourceSpoofed), 1);
     assert_eq!(world.peers[&peer(1)].streams[&Ssrc(500)].packets.len(), 5, "{}", world.drops());
+}
+
+#[test]
+fn a_new_process_knows_a_stream_that_announces_itself_no_more() {
+    let table = table();
+    let mut processes = Processes::new(&table);
+    // The rollover counter grows by one before each restart.
+    let publisher_key = key(Profile::AeadAes256Gcm, 1);
+    let mut high = Publisher::new(peer(0), Ssrc(10), 111, &publisher_key, 0xfff0);
+    let mut old = Vec::new();
+    for process in 0..3u8 {
+        let rollover = u64::from(process) << 16;
+        if process > 0 {
+            // In steps that tell the counter apart.
+            for step in 1..4 {
+                high.next = rollover + 0x5000 * step;
+                processes.send(&mut high, &[process], &[]);
+            }
+        }
+        high.next = rollover + 0xfff0;
+        for n in 0..40u8 {
+            let block = if process == 0 && n < 3 { announce("0", "h") } else { Vec::new() };
+            let packet = high.packet(&[process], &block);
+            processes.world.arrive(usize::from(n % 2), &high.wrap(&packet));
+            processes.world.settle();
+            old.push(packet);
+        }
+        assert_eq!(processes.told(), [("learned", 10)], "in process {process}: {}", processes.world.drops());
+        processes.restart(&table);
+        // What a former process took is not taken again.
+        for packet in old.iter().rev().take(20) {
+            processes.world.arrive(0, &high.wrap(packet));
+        }
+        processes.world.settle();
+        assert_eq!(processes.world.dropped(DropReason::Replayed), 20, "{}", processes.world.drops());
+        assert!(processes.told().is_empty());
+    }
+    assert_eq!(processes.got().len(), 40 + 2 * 43);
+    processes.world.assert_no_cell_is_lost(SMALL.cells);
+}
+
+#[test]
+fn the_newest_stream_of_a_rule_is_the_one_that_is_known() {
+    let table = table();
+    let mut processes = Processes::new(&table);
+    let publisher_key = key(Profile::AeadAes256Gcm, 1);
+    let [mut first, mut second] = [10, 77].map(|ssrc| Publisher::new(peer(0), Ssrc(ssrc), 111, &publisher_key, 5));
+    processes.send(&mut first, &[1], &announce("0", "h"));
+    processes.send(&mut second, &[2], &announce("0", "h"));
+    assert_eq!(processes.told(), [("learned", 10), ("forgot", 10), ("learned", 77)]);
+    processes.restart(&table);
+    processes.send(&mut first, &[3], &[]);
+    assert_eq!(processes.world.dropped(DropReason::UnknownSsrc), 1, "the rule left it");
+    processes.send(&mut second, &[4], &[]);
+    // The client takes another SSRC: its rule stays able to follow, and late packets of the known one do not win it back.
+    let mut third = Publisher::new(peer(0), Ssrc(78), 111, &publisher_key, 5);
+    processes.send(&mut third, &[5], &announce("0", "h"));
+    processes.send(&mut second, &[6], &[]);
+    processes.send(&mut third, &[7], &[]);
+    assert_eq!(processes.told(), [("learned", 77), ("forgot", 77), ("learned", 78)]);
+    processes.restart(&table);
+    processes.send(&mut third, &[8], &[]);
+    assert_eq!(processes.got(), [1, 2, 4, 5, 7, 8], "{}", processes.world.drops());
+
+    // A rule that asks for something else knows nothing of it, and neither does another key.
+    let mut other = table.clone();
+    other.learn.get_mut(&name("high")).unwrap().rid = Some("x".to_owned());
+    processes.restart(&other);
+    processes.send(&mut third, &[9], &[]);
+    assert_eq!(processes.world.dropped(DropReason::UnknownSsrc), 1);
+    let mut other = table.clone();
+    other.legs.get_mut(&name("pub")).unwrap().inbound = Some(key(Profile::AeadAes256Gcm, 3));
+    processes.restart(&other);
+    let mut fresh = Publisher::new(peer(0), Ssrc(78), 111, &key(Profile::AeadAes256Gcm, 3), 5);
+    processes.send(&mut fresh, &[10], &[]);
+    assert_eq!(processes.world.dropped(DropReason::UnknownSsrc), 1);
+    // The first key is back, and with it what was known under it.
+    processes.world.local.apply(table).unwrap();
+    processes.send(&mut third, &[11], &[]);
+    assert_eq!(processes.got().last(), Some(&11), "{}", processes.world.drops());
+    processes.world.assert_no_cell_is_lost(SMALL.cells);
+}
+
+#[test]
+fn a_known_stream_costs_no_more_than_an_unknown_one_until_it_authenticates() {
+    let table = table();
+    let mut processes = Processes::new(&table);
+    let mut high = Publisher::new(peer(0), Ssrc(10), 111, &key(Profile::AeadAes256Gcm, 1), 5);
+    processes.send(&mut high, &[1], &announce("0", "h"));
+    processes.told();
+    processes.restart(&table);
+    let mut stranger = Publisher::new(peer(0), Ssrc(10), 111, &key(Profile::AeadAes256Gcm, 99), 6);
+    for _ in 0..200 {
+        let packet = stranger.packet(&[0; 20], &[]);
+        processes.world.arrive(0, &stranger.wrap(&packet));
+    }
+    processes.world.settle();
+    let (tried, refused) =
+        (processes.world.dropped(DropReason::AuthTag), processes.world.dropped(DropReason::LearnBudget));
+    assert_eq!(tried + refused, 200);
+    assert!(tried <= 60 && processes.told().is_empty(), "{tried} attempts in no time");
+    processes.world.now = processes.world.now + Nanos::from_millis(2_000);
+    processes.send(&mut high, &[2], &[]);
+    assert_eq!((processes.told(), processes.got()), (vec![("learned", 10)], vec![1, 2]));
+}
+
+#[test]
+fn a_known_repair_stream_repairs_what_is_known() {
+    let mut table = table();
+    table.legs.get_mut(&name("pub")).unwrap().extensions.repaired_rid = Some(10);
+    table.legs.get_mut(&name("pub")).unwrap().extensions.rid = Some(11);
+    let repairs = Repair { stream: name("high"), payload_types: vec![(112, 111)] };
+    let role = StreamRole { repairs: Some(repairs), ..StreamRole::default() };
+    let of = |rid: Option<&str>, repaired: Option<&str>| (rid.map(str::to_owned), repaired.map(str::to_owned));
+    let (rid, repaired_rid) = of(None, Some("h"));
+    table.learn.insert(name("high-r"), Learn { rid, repaired_rid, payload_types: vec![112], role, ..rule("h") });
+    let mut processes = Processes::new(&table);
+    let publisher_key = key(Profile::AeadAes256Gcm, 1);
+    let mut high = Publisher::new(peer(0), Ssrc(10), 111, &publisher_key, 5);
+    let mut repair = Publisher::new(peer(0), Ssrc(11), 112, &publisher_key, 0xffff);
+    let mut named = announce("0", "h");
+    // The same block with rid's id in place of the repaired one's.
+    named[6] = 11 << 4;
+    processes.send(&mut high, &[1], &named);
+    let lost = high.packet(&[2], &[]);
+    processes.send(&mut high, &[3], &[]);
+    processes.send(&mut repair, &[&lost[2..4], &[2][..]].concat(), &announce("0", "h"));
+    assert_eq!(processes.got(), [1, 3, 2], "{}", processes.world.drops());
+    assert_eq!(processes.told(), [("learned", 10), ("learned", 11)]);
+    processes.restart(&table);
+    processes.send(&mut high, &[4], &[]);
+    let lost = high.packet(&[5], &[]);
+    processes.send(&mut high, &[6], &[]);
+    processes.send(&mut repair, &[&lost[2..4], &[5][..]].concat(), &[]);
+    assert_eq!(processes.got(), [1, 3, 2, 4, 6, 5], "{}", processes.world.drops());
+    assert_eq!(processes.told(), [("learned", 10), ("learned", 11)]);
 }

@@ -14,9 +14,10 @@ use sluice_control::transport::{
     ChannelId, CloseReason, Credentials, DtlsVersion, HashFunction, Identity, Limits, LocalCandidate, Output, Payload,
     Transport, TransportConfig,
 };
+use sluice_srtp::MasterKey;
 use sluice_table::Name;
 
-use super::media::{Ear, Voice};
+use super::media::{Camera, Ear, Voice};
 use super::stun::Check;
 use super::{Answer, Lab};
 
@@ -54,7 +55,10 @@ pub struct Inner {
     pub ours: Credentials,
     pub theirs: Credentials,
     pub voice: Option<Voice>,
+    pub camera: Option<Camera>,
     pub ear: Option<Ear>,
+    key: Option<MasterKey>,
+    cameras: u32,
     pub channel: Option<ChannelId>,
     /// Users of the newest list.
     pub listed: Vec<String>,
@@ -123,7 +127,10 @@ impl Client {
             ours,
             theirs: theirs.credentials,
             voice: None,
+            camera: None,
             ear: None,
+            key: None,
+            cameras: 0,
             channel: None,
             listed: Vec::new(),
             pongs: 0,
@@ -176,6 +183,31 @@ impl Client {
     pub fn hears_on(&self, packets: u64) {
         let before = self.heard();
         self.wait("packets", |inner| inner.ear.as_ref().is_some_and(|ear| ear.heard >= before + packets));
+    }
+
+    /// From now on the client sends a picture.
+    pub fn film(&self) {
+        let mut inner = self.inner();
+        let key = inner.key.clone().unwrap();
+        inner.cameras += 1;
+        let ssrc = inner.ssrc + (inner.cameras << 24);
+        inner.camera = Some(Camera::new(&key, ssrc));
+    }
+
+    /// Wants to see another one, in a quality of the protocol: 1 is low, 2 is high.
+    pub fn watch(&self, user: &str, quality: u8) {
+        let streams = json!({"mode": "list", "streams": [{"userid": user, "quality": quality}]});
+        let mut inner = self.inner();
+        let text = message(super::CONV, "CONFSTREAMS", &inner.user, false, &streams).to_string();
+        assert!(inner.say(&text));
+    }
+
+    /// Waits for so many packets more of a layer.
+    #[track_caller]
+    pub fn sees_on(&self, layer: usize, packets: u64) {
+        let seen = |inner: &Inner| inner.ear.as_ref().map_or(0, |ear| ear.seen[layer]);
+        let before = seen(&self.inner());
+        self.wait("packets of a picture", |inner| seen(inner) >= before + packets);
     }
 
     /// Sends on the channel.
@@ -255,6 +287,7 @@ impl Inner {
                 Output::Connected(connection) => {
                     self.voice = Some(Voice::new(&connection.outbound, self.ssrc));
                     self.ear = Some(Ear::new(&connection.inbound));
+                    self.key = Some(connection.outbound.clone());
                     self.next = [now; 3];
                     self.transport.release(now);
                 }
@@ -292,6 +325,9 @@ impl Inner {
         if packet && let Some(voice) = &mut self.voice {
             let bytes = voice.packet();
             self.transmit(bytes);
+            for bytes in self.camera.as_mut().map(Camera::packets).into_iter().flatten() {
+                self.transmit(bytes);
+            }
         }
         if consent {
             let bytes = self.check().write();

@@ -8,9 +8,10 @@ use sluice_srtp::{
     AnyProvider, MasterKey, PacketIndex, Provider as _, ProviderKind, Receiver, SentWindow, SessionKeys, Ssrc,
 };
 
-/// What a client sends.
-pub struct Voice {
+/// A stream that a client sends.
+struct Stream {
     ssrc: Ssrc,
+    payload_type: u8,
     keys: SessionKeys,
     crypto: AnyProvider,
     window: SentWindow,
@@ -18,34 +19,79 @@ pub struct Voice {
     next: u64,
 }
 
-const FIRST: u64 = 100;
-
-impl Voice {
-    pub fn new(key: &MasterKey, ssrc: u32) -> Voice {
+impl Stream {
+    fn new(key: &MasterKey, ssrc: u32, payload_type: u8, first: u64) -> Stream {
         let mut crypto = AnyProvider::new(ProviderKind::Portable).unwrap();
         let keys = crypto.expand(key);
-        let window = SentWindow::new(PacketIndex::from_u64(FIRST).unwrap());
-        Voice { ssrc: Ssrc(ssrc), keys, crypto, window, tag: key.profile().rtp_tag_len(), next: FIRST }
+        let window = SentWindow::new(PacketIndex::from_u64(first).unwrap());
+        Stream { ssrc: Ssrc(ssrc), payload_type, keys, crypto, window, tag: key.profile().rtp_tag_len(), next: first }
     }
 
-    /// The next packet: a loud one, with its level in extension 1.
-    pub fn packet(&mut self) -> Vec<u8> {
+    /// The next packet, with one word of one-byte header extensions.
+    fn packet(&mut self, plain: &[u8], extensions: [u8; 4]) -> Vec<u8> {
         let index = self.window.issue(PacketIndex::from_u64(self.next).unwrap()).unwrap();
-        let plain = self.next.to_be_bytes();
-        let mut header = vec![0x90, 111];
+        let mut header = vec![0x90, self.payload_type];
         header.extend_from_slice(&index.index().seq().0.to_be_bytes());
         header.extend_from_slice(&((self.next * 960) as u32).to_be_bytes());
         header.extend_from_slice(&self.ssrc.0.to_be_bytes());
-        // One one-byte element: voice, 20 dB below the loudest.
-        header.extend_from_slice(&[0xbe, 0xde, 0, 1, 0x10, 0x94, 0, 0]);
+        header.extend_from_slice(&[0xbe, 0xde, 0, 1]);
+        header.extend_from_slice(&extensions);
         self.next += 1;
         let header_len = header.len();
         let mut frame = header;
         frame.resize(header_len + plain.len() + self.tag, 0);
-        let mut jobs =
-            [SealJob { keys: &self.keys, ssrc: self.ssrc, index, plain: &plain, frame: &mut frame, header_len }];
+        let mut jobs = [SealJob { keys: &self.keys, ssrc: self.ssrc, index, plain, frame: &mut frame, header_len }];
         self.crypto.seal(&mut jobs);
         frame
+    }
+}
+
+/// What a client says.
+pub struct Voice(Stream);
+
+impl Voice {
+    pub fn new(key: &MasterKey, ssrc: u32) -> Voice {
+        Voice(Stream::new(key, ssrc, 111, 100))
+    }
+
+    /// The next packet: a loud one, with its level in extension 1.
+    pub fn packet(&mut self) -> Vec<u8> {
+        let plain = self.0.next.to_be_bytes();
+        // Voice, 20 dB below the loudest.
+        self.0.packet(&plain, [0x10, 0x94, 0, 0])
+    }
+}
+
+/// What a client shows, in the layers `l` and `h`.
+pub struct Camera {
+    layers: [Stream; 2],
+    /// Whether packets name their rid. Browsers stop that with the first receiver report.
+    pub announces: bool,
+}
+
+impl Camera {
+    /// Layers whose sequence numbers soon begin anew.
+    pub fn new(key: &MasterKey, ssrc: u32) -> Camera {
+        Camera { layers: [1, 2].map(|n| Stream::new(key, ssrc + n, 100, 0xff80)), announces: true }
+    }
+
+    /// The next packet of each layer, every 25th of them a key frame by extension 11.
+    pub fn packets(&mut self) -> [Vec<u8>; 2] {
+        let mut layer = 0;
+        self.layers.each_mut().map(|stream| {
+            let rid = [b'l', b'h'][usize::from(layer)];
+            let flags = if stream.next % 25 == 0 { 0xb0 } else { 0xf8 };
+            let named = if self.announces { [0x40, rid] } else { [0, 0] };
+            let mut plain = [layer; 9];
+            plain[1..].copy_from_slice(&stream.next.to_be_bytes());
+            layer += 1;
+            stream.packet(&plain, [named[0], named[1], 0xb0, flags])
+        })
+    }
+
+    /// Rollover counters of the layers.
+    pub fn rollovers(&self) -> [u64; 2] {
+        self.layers.each_ref().map(|stream| (stream.next - 1) >> 16)
     }
 }
 
@@ -58,6 +104,8 @@ pub struct Ear {
     sealed: BTreeMap<(Ssrc, u64), Vec<u8>>,
     /// Packets opened.
     pub heard: u64,
+    /// Packets of each layer of pictures among them.
+    pub seen: [u64; 2],
     /// Numbers the other side's voice counts.
     pub last: u64,
     /// Packets that do not open.
@@ -76,6 +124,7 @@ impl Ear {
             receivers: HashMap::new(),
             sealed: BTreeMap::new(),
             heard: 0,
+            seen: [0; 2],
             last: 0,
             unopened: 0,
             twice: 0,
@@ -119,6 +168,9 @@ impl Ear {
             receiver.accept(index);
         }
         self.heard += 1;
+        if length == 9 {
+            self.seen[usize::from(out[0])] += 1;
+        }
         if length == 8 {
             self.last = self.last.max(u64::from_be_bytes(out[..8].try_into().unwrap()));
         }

@@ -3,6 +3,7 @@
 
 use sluice_srtp::Ssrc;
 
+use super::index_store::PinnedRow;
 use super::inputs::Inputs;
 use super::rows::{EgressConfig, IngressConfig, LegConfig, TupleKey, TupleOwner};
 use super::staged::Generation;
@@ -103,6 +104,17 @@ pub enum Command {
         list: u32,
         /// Whether it is for a receiver that is new to the stream; one is asked for several times then.
         new: bool,
+    },
+    /// Keeps the indexes of a learned stream in a row of its own from now on.
+    KeepIndex {
+        /// The leg's slot.
+        leg: u32,
+        /// The stream's SSRC.
+        ssrc: Ssrc,
+        /// Its number as a source; another stream's row stays as it is.
+        source: u32,
+        /// The row.
+        index: PinnedRow,
     },
     /// Makes everything staged take effect.
     Flip(Generation),

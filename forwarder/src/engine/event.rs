@@ -28,6 +28,8 @@ pub enum Event {
         slot: u32,
         /// Its number as a source.
         source: u32,
+        /// The inbound key it was opened with, as [`LegConfig::inbound_incarnation`](super::rows::LegConfig) names it.
+        incarnation: u64,
     },
     /// A learned stream was forgotten.
     StreamForgotten {
@@ -85,8 +87,9 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether somebody waits for it: a handshake, or a picture. The others are in time at the next tick.
+    /// Whether somebody waits for it: a handshake, a picture, or what a process killed now would forget. The others are
+    /// in time at the next tick.
     pub fn is_urgent(&self) -> bool {
-        matches!(self, Event::PacketIn { .. } | Event::KeyFrameWanted { .. })
+        matches!(self, Event::PacketIn { .. } | Event::KeyFrameWanted { .. } | Event::StreamLearned { .. })
     }
 }

@@ -25,7 +25,8 @@ pub struct IndexRow {
     pub rtcp_next: AtomicU64,
     /// Order of last use by whoever manages rows; larger is later.
     pub stamp: AtomicU64,
-    reserved: AtomicU64,
+    /// Receive: names the learn rule whose stream this is, 0 for a listed one and for one that its rule left for another.
+    pub rule: AtomicU64,
 }
 
 /// Whether a row's indexes are of packets we seal or of packets we open.
@@ -113,7 +114,7 @@ impl IndexRow {
     pub fn clear(&self) {
         // The tag goes first and comes last: a process killed in between leaves a free row, never half of one.
         self.tag.store(0, Ordering::SeqCst);
-        for word in self.key.iter().chain([&self.next, &self.timing, &self.rtcp_next, &self.stamp]) {
+        for word in self.key.iter().chain([&self.next, &self.timing, &self.rtcp_next, &self.stamp, &self.rule]) {
             word.store(0, Ordering::SeqCst);
         }
     }
@@ -260,6 +261,23 @@ impl PinnedRow {
     #[inline(always)]
     pub fn store_next(&self, next: u64) {
         self.get().store_next(next);
+    }
+
+    /// The stored next index.
+    pub fn next(&self) -> u64 {
+        self.get().next.load(Ordering::Acquire)
+    }
+
+    /// Takes over what another row holds, where that is further.
+    pub fn take_over(&self, other: &PinnedRow) {
+        let (row, other) = (self.get(), other.get());
+        row.next.fetch_max(other.next.load(Ordering::Acquire), Ordering::AcqRel);
+        row.rtcp_next.fetch_max(other.rtcp_next.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+
+    /// Makes a row fresh that belongs to no key.
+    pub(super) fn clear(&self) {
+        self.get().clear();
     }
 
     /// The stored next SRTCP index.

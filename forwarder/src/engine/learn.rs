@@ -1,26 +1,64 @@
 //! Learned streams: SSRCs that announce themselves by header extension on their first packets (browsers do that
-//! for simulcast). Made only by an authenticated packet, from slots set aside, at most sixteen a leg.
+//! for simulcast). Made only by an authenticated packet, from slots set aside, at most sixteen a leg. What a rule made
+//! before, in this process or an earlier one, is known by its SSRC alone.
 
 use std::sync::Arc;
 
 use sluice_srtp::provider::Provider;
 use sluice_srtp::replay::Receiver;
+use sluice_srtp::{PacketIndex, Ssrc};
 use sluice_table::DropReason;
 
 use super::event::Event;
 use super::index_store::{IndexHandle, IndexRow, PinnedRow};
 use super::receive::known_elements;
-use super::rows::{IngressConfig, IngressRow, StreamKey, Vec16};
+use super::rows::{IngressConfig, IngressRow, LearnRule, StreamKey, Vec16};
 use super::run::Engine;
 use super::time::Nanos;
 use crate::wire::rtp::RtpHeader;
+
+/// The stream that a rule made before under its leg's key: it is recognised without its extensions and goes on at its
+/// indexes.
+#[derive(Clone, Debug)]
+pub struct KnownStream {
+    /// Its SSRC.
+    pub ssrc: Ssrc,
+    /// Where its highest index is kept.
+    pub index: PinnedRow,
+}
+
+impl PartialEq for KnownStream {
+    fn eq(&self, other: &Self) -> bool {
+        self.ssrc == other.ssrc && std::ptr::eq(self.index.as_ptr(), other.index.as_ptr())
+    }
+}
+
+impl Eq for KnownStream {}
+
+/// The row of an SSRC that a rule made a stream of before.
+fn known_row(rules: &[LearnRule], ssrc: Ssrc) -> Option<&PinnedRow> {
+    rules.iter().filter_map(|rule| rule.known.as_ref()).find(|known| known.ssrc == ssrc).map(|known| &known.index)
+}
+
+/// Receive state of an unlisted SSRC: rollover 0 unless it is known.
+pub(super) fn unlisted_receiver(rules: &[LearnRule], ssrc: Ssrc) -> Receiver {
+    receiver_before(known_row(rules, ssrc).map_or(0, PinnedRow::next))
+}
+
+/// Receive state that takes `next`, one past the highest index ever accepted; 0 if none was.
+pub(super) fn receiver_before(next: u64) -> Receiver {
+    match next.checked_sub(1).and_then(PacketIndex::from_u64) {
+        Some(highest) => Receiver::resume(highest),
+        None => Receiver::new(0),
+    }
+}
 
 /// Slots for learned streams: those behind the listed ones.
 #[derive(Debug)]
 pub(super) struct Learned {
     first: u32,
     free: Vec<u32>,
-    /// One a slot: what is learned again after a restart starts at rollover 0 by definition, so these are not kept.
+    /// One a slot, for indexes until the management thread gave the stream a row that outlives the process.
     rows: Vec<PinnedRow>,
     /// Streams learned so far; their numbers as sources.
     made: u32,
@@ -75,11 +113,24 @@ impl<C: Provider> Engine<C> {
             let at = usize::from(element.at);
             packet.get(at..at + usize::from(element.len)).and_then(|data| Vec16::try_from(data).ok())
         };
-        let Some(rule) = config.rules.iter().find(|rule| rule.matches(header.payload_type, value)) else {
+        let stands = |rule: &LearnRule| {
+            let config = |slot: &u32| self.ingress[*slot as usize].config.get(self.generation);
+            row.learned_streams.iter().filter_map(config).any(|stream| stream.list == rule.list)
+        };
+        let known = |rule: &&LearnRule| {
+            rule.payload_types & (1 << (header.payload_type & 0x7f)) != 0
+                && rule.known.as_ref().is_some_and(|known| known.ssrc == header.ssrc)
+                && !stands(rule)
+        };
+        // What a packet says of itself is newer than what is known.
+        let matching = config.rules.iter().find(|rule| rule.matches(header.payload_type, value));
+        let Some(rule) = matching.or_else(|| config.rules.iter().find(known)) else {
             row.attempts.take(super::receive::ATTEMPTS, 1, now);
             return Err(DropReason::UnknownSsrc);
         };
         let (rule, incarnation) = (rule.clone(), config.inbound_incarnation);
+        let receiver = unlisted_receiver(&config.rules, header.ssrc);
+        let kept = known_row(&config.rules, header.ssrc).cloned();
         // A rule stands for one stream: the newest SSRC takes the place of the one before.
         let former =
             row.learned_streams.iter().copied().find(|slot| {
@@ -99,8 +150,13 @@ impl<C: Provider> Engine<C> {
             return Err(DropReason::LearnFull);
         }
         row.learned_streams.push(slot);
+        let index = kept.unwrap_or_else(|| {
+            let spare = &self.learned.rows[spare as usize];
+            spare.clear();
+            spare.clone()
+        });
         let stream = &mut self.ingress[slot as usize];
-        *stream = IngressRow { incarnation, receiver: Some(Receiver::new(0)), ..IngressRow::default() };
+        *stream = IngressRow { incarnation, receiver: Some(receiver), ..IngressRow::default() };
         self.learned.made = self.learned.made.wrapping_add(1);
         let source = LEARNED | (u32::from(self.worker) << 24) | (self.learned.made & 0x00ff_ffff);
         let learned = IngressConfig {
@@ -113,7 +169,7 @@ impl<C: Provider> Engine<C> {
             byte_rate: rule.byte_rate,
             clock_rate: rule.clock_rate,
             repairs: rule.repairs,
-            index: self.learned.rows[spare as usize].clone(),
+            index,
             resume: 0,
             incarnation,
             announced: rule.announced,
@@ -122,8 +178,18 @@ impl<C: Provider> Engine<C> {
         };
         stream.config.set(learned);
         self.feedback.add_ingress(leg, slot);
-        self.emit(Event::StreamLearned { leg, rule: rule.list, ssrc: header.ssrc, slot, source });
+        self.emit(Event::StreamLearned { leg, rule: rule.list, ssrc: header.ssrc, slot, source, incarnation });
         Ok(slot)
+    }
+
+    /// Gives a learned stream the row that its indexes are kept in.
+    pub(super) fn keep_index(&mut self, key: StreamKey, source: u32, index: PinnedRow) {
+        let Some(slot) = self.streams.get(key).filter(|slot| *slot >= self.learned.first) else { return };
+        let row = &mut self.ingress[slot as usize].config;
+        let Some(config) = row.get(self.generation).filter(|config| config.source == source) else { return };
+        index.take_over(&config.index);
+        let config = IngressConfig { index, ..config.clone() };
+        row.set(config);
     }
 
     /// Forgets a learned stream.

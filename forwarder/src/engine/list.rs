@@ -13,6 +13,33 @@ pub(super) const HOLE: u32 = u32::MAX;
 pub struct Members {
     slots: Vec<u32>,
     holes: u32,
+    /// No hole is before this position.
+    first_hole: u32,
+}
+
+/// Where egress streams are in their lists: in one, and while a commit moves a stream in two.
+#[derive(Debug)]
+pub(super) struct Places(Vec<[u32; 2]>);
+
+impl Places {
+    pub(super) fn new(slots: usize) -> Self {
+        Places(vec![[HOLE; 2]; slots])
+    }
+
+    /// Adds a stream to a list; the caller made room.
+    pub(super) fn add(&mut self, slot: u32, members: &mut Members) {
+        let position = members.add(slot);
+        let [first, second] = &mut self.0[slot as usize];
+        *if *first == HOLE { first } else { second } = position;
+    }
+
+    /// Takes a stream out of a list if it is there.
+    pub(super) fn remove(&mut self, slot: u32, members: &mut Members) {
+        let places = &mut self.0[slot as usize];
+        if let Some(place) = places.iter_mut().find(|place| members.at(**place as usize) == Some(slot)) {
+            members.remove_at(std::mem::replace(place, HOLE) as usize);
+        }
+    }
 }
 
 impl Members {
@@ -39,24 +66,37 @@ impl Members {
         self.holes > 0 || self.slots.len() < self.slots.capacity()
     }
 
-    /// Adds a member; the caller made room.
-    pub fn add(&mut self, slot: u32) {
-        if self.holes > 0
-            && let Some(hole) = self.slots.iter_mut().find(|s| **s == HOLE)
-        {
-            *hole = slot;
-            self.holes -= 1;
-        } else {
-            self.slots.push(slot);
+    /// Adds a member and gives its position; the caller made room.
+    pub fn add(&mut self, slot: u32) -> u32 {
+        let first = self.first_hole as usize;
+        let hole = self.slots.get(first..).filter(|_| self.holes > 0);
+        let position = match hole.and_then(|slots| slots.iter().position(|s| *s == HOLE)) {
+            Some(ahead) => {
+                self.slots[first + ahead] = slot;
+                self.holes -= 1;
+                self.first_hole = (first + ahead + 1) as u32;
+                first + ahead
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        position as u32
+    }
+
+    /// Removes a member if it is there; looks through all of them.
+    pub fn remove(&mut self, slot: u32) {
+        if let Some(position) = self.slots.iter().position(|s| *s == slot) {
+            self.remove_at(position);
         }
     }
 
-    /// Removes a member if it is there.
-    pub fn remove(&mut self, slot: u32) {
-        if let Some(found) = self.slots.iter_mut().find(|s| **s == slot) {
-            *found = HOLE;
-            self.holes += 1;
-        }
+    /// Removes the member at a position that is taken.
+    fn remove_at(&mut self, position: usize) {
+        self.slots[position] = HOLE;
+        self.holes += 1;
+        self.first_hole = self.first_hole.min(position as u32);
         while self.slots.last() == Some(&HOLE) {
             self.slots.pop();
             self.holes -= 1;
@@ -132,5 +172,29 @@ mod tests {
         let old = members.grow(Vec::with_capacity(64));
         assert!(old.capacity() < 64 && members.capacity() >= 64);
         assert_eq!((members.at(0), members.at(1)), (Some(0), Some(1)));
+    }
+
+    #[test]
+    fn a_stream_is_found_in_both_of_its_lists() {
+        let (mut places, mut lists) = (Places::new(8), [Members::default(), Members::default()]);
+        for slot in 0..6 {
+            places.add(slot, &mut lists[usize::from(slot > 3)]);
+        }
+        // A commit moves two streams: in both lists until it is swept.
+        for slot in [2, 3] {
+            places.add(slot, &mut lists[1]);
+        }
+        assert_eq!([lists[0].slots(), lists[1].slots()], [&[0, 1, 2, 3][..], &[4, 5, 2, 3]]);
+        for slot in [2, 3] {
+            places.remove(slot, &mut lists[0]);
+        }
+        assert_eq!([lists[0].slots(), lists[1].slots()], [&[0, 1][..], &[4, 5, 2, 3]]);
+        // And back, at a hole.
+        places.remove(0, &mut lists[0]);
+        places.add(2, &mut lists[0]);
+        places.remove(2, &mut lists[1]);
+        places.remove(7, &mut lists[1]);
+        assert_eq!([lists[0].slots(), lists[1].slots()], [&[2, 1][..], &[4, 5, HOLE, 3]]);
+        assert_eq!(lists[1].add(6), 2);
     }
 }

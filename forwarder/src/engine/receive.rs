@@ -4,16 +4,18 @@
 use arrayvec::ArrayVec;
 use sluice_srtp::job::{OpenError, OpenJob};
 use sluice_srtp::provider::Provider;
-use sluice_srtp::replay::{Receiver, ReplayError};
+use sluice_srtp::replay::ReplayError;
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::protocol::{Direction, PacketInReason};
 use sluice_table::{DropReason, Kind};
 
 use super::cell::{Cell, CellId, HEADER_ROOM, KnownElement, MAX_ELEMENTS, Meta, PAYLOAD_ROOM};
 use super::cursor::Held;
+use super::early;
 use super::event::Event;
 use super::gate::NO_MEMBER;
 use super::key_frame;
+use super::learn::{receiver_before, unlisted_receiver};
 use super::link::Message;
 use super::police::Rate;
 use super::rows::{ExtensionMap, Meaning, StreamKey, TupleKey, TupleOwner};
@@ -49,10 +51,12 @@ pub(super) struct Input<'a> {
 
 /// A packet that passed every check that needs no key.
 #[derive(Debug)]
-struct Candidate<'a> {
+pub(super) struct Candidate<'a> {
     packet: &'a [u8],
     frame: Option<&'a [u8]>,
     remote: Address,
+    /// When it was received, which may be a while ago.
+    pub(super) arrived: Nanos,
     header: RtpHeader,
     leg: u32,
     ingress: u32,
@@ -77,6 +81,11 @@ impl<C: Provider> Engine<C> {
                 }
             }
         }
+        self.open_and_accept(now, candidates);
+    }
+
+    /// Opens packets and lets those that authenticate take effect.
+    pub(super) fn open_and_accept(&mut self, now: Nanos, mut candidates: ArrayVec<Candidate<'_>, BURST>) {
         if candidates.is_empty() {
             return;
         }
@@ -137,6 +146,11 @@ impl<C: Provider> Engine<C> {
             row.stats.dropped += 1;
             return Err(DropReason::PolicedLeg);
         }
+        if matches!(class, Class::Rtp | Class::Rtcp) && (early::waits(leg) || self.early.holds(owner.leg)) {
+            let result = self.keep_early(now, input, owner.leg, class);
+            self.legs[owner.leg as usize].stats.dropped += u64::from(result.is_err());
+            return result.map(|()| None);
+        }
         match class {
             Class::Rtp => {}
             Class::Rtcp => return self.receive_rtcp(now, packet, owner.leg).map(|()| None),
@@ -155,13 +169,14 @@ impl<C: Provider> Engine<C> {
         result.map(Some)
     }
 
-    fn admit_rtp<'a>(&mut self, now: Nanos, input: &Input<'a>, owner: TupleOwner) -> Result<Candidate<'a>, DropReason> {
+    pub(super) fn admit_rtp<'a>(
+        &mut self,
+        now: Nanos,
+        input: &Input<'a>,
+        owner: TupleOwner,
+    ) -> Result<Candidate<'a>, DropReason> {
         let packet = input.payload;
-        let header = rtp::parse(packet).map_err(|error| match error {
-            RtpError::Truncated => DropReason::Truncated,
-            RtpError::Version => DropReason::RtpVersion,
-            RtpError::Header => DropReason::RtpHeader,
-        })?;
+        let header = rtp::parse(packet).map_err(rtp_reason)?;
         let key = StreamKey { leg: owner.leg, ssrc: header.ssrc };
         let Some(slot) = self.known_stream(key) else { return self.admit_unlisted(now, input, owner, header) };
         let generation = self.generation;
@@ -195,10 +210,7 @@ impl<C: Provider> Engine<C> {
         };
         if row.incarnation != config.incarnation || row.receiver.is_none() {
             row.incarnation = config.incarnation;
-            row.receiver = Some(match config.resume.checked_sub(1).and_then(PacketIndex::from_u64) {
-                Some(highest) => Receiver::resume(highest),
-                None => Receiver::new(0),
-            });
+            row.receiver = Some(receiver_before(config.resume));
         }
         let Some(receiver) = &row.receiver else { return Err(DropReason::UnknownSsrc) };
         let index = receiver.estimate(header.seq);
@@ -208,6 +220,7 @@ impl<C: Provider> Engine<C> {
             packet,
             frame: input.frame,
             remote: input.remote,
+            arrived: now,
             header,
             leg: owner.leg,
             ingress: slot,
@@ -218,7 +231,8 @@ impl<C: Provider> Engine<C> {
         })
     }
 
-    /// A packet of an SSRC that is not listed: opened at rollover 0 if a learn rule could match it (DESIGN §2).
+    /// A packet of an SSRC that is not listed: opened if a learn rule could match it, at rollover 0 unless the SSRC is
+    /// known (DESIGN §2).
     fn admit_unlisted<'a>(
         &mut self,
         now: Nanos,
@@ -239,6 +253,9 @@ impl<C: Provider> Engine<C> {
             Some(keys) => Some(keys.profile()),
             None => return Err(DropReason::NoKey),
         };
+        let receiver = unlisted_receiver(&leg.rules, header.ssrc);
+        let index = receiver.estimate(header.seq);
+        receiver.check(index).map_err(replay_reason)?;
         if !row.attempts.take(ATTEMPTS, 1, now) {
             return Err(DropReason::LearnBudget);
         }
@@ -247,7 +264,8 @@ impl<C: Provider> Engine<C> {
             packet: input.payload,
             frame: input.frame,
             remote: input.remote,
-            index: PacketIndex::new(0, header.seq),
+            arrived: now,
+            index,
             header,
             leg: owner.leg,
             ingress: UNLISTED,
@@ -313,7 +331,7 @@ impl<C: Provider> Engine<C> {
         if feedback.transport_cc
             && let Some(number) = elements.as_ref().ok().and_then(|known| transport_number(candidate.packet, known))
         {
-            self.feedback.arrived(now, candidate.leg, number, candidate.header.ssrc);
+            self.feedback.arrived(candidate.arrived, candidate.leg, number, candidate.header.ssrc);
         }
         if candidate.ingress == UNLISTED {
             self.legs[candidate.leg as usize].attempts.give_back(ATTEMPTS, 1); // only failures cost
@@ -354,7 +372,7 @@ impl<C: Provider> Engine<C> {
             announced: config.announced.unwrap_or(header.ssrc),
             member: leg.member.unwrap_or(NO_MEMBER),
             key_frame: key_frame::starts_here(config.kind, &leg.extensions, &elements, candidate.packet),
-            arrival: now,
+            arrival: candidate.arrived,
             kind: config.kind,
             payload_type: header.payload_type,
             marker: header.marker,
@@ -380,7 +398,7 @@ impl<C: Provider> Engine<C> {
         let list = config.list;
         if feedback.reports {
             let at = (candidate.index.as_u64(), header.timestamp);
-            self.feedback.received(now, candidate.ingress, config.incarnation, at, config.clock_rate);
+            self.feedback.received(candidate.arrived, candidate.ingress, config.incarnation, at, config.clock_rate);
         }
         let repairs = config.repairs;
         if feedback.nack
@@ -504,6 +522,14 @@ pub(super) const ATTEMPTS: Rate = Rate::per_second(50, Nanos::from_millis(1_000)
 
 /// Stands for the slot of a stream that is not listed.
 const UNLISTED: u32 = u32::MAX;
+
+pub(super) fn rtp_reason(error: RtpError) -> DropReason {
+    match error {
+        RtpError::Truncated => DropReason::Truncated,
+        RtpError::Version => DropReason::RtpVersion,
+        RtpError::Header => DropReason::RtpHeader,
+    }
+}
 
 fn replay_reason(error: ReplayError) -> DropReason {
     match error {

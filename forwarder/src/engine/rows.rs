@@ -208,6 +208,8 @@ pub struct LearnRule {
     pub clock_rate: u32,
     /// What it repairs, if it is a repair stream.
     pub repairs: Option<RepairConfig>,
+    /// The stream it stood for when its leg was prepared.
+    pub known: Option<super::learn::KnownStream>,
 }
 
 impl LearnRule {

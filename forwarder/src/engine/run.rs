@@ -11,13 +11,14 @@ use super::cell::{Slab, SlabMemory};
 use super::command::{Command, Garbage};
 use super::counters::Counters;
 use super::cursor::{Cursors, Held};
+use super::early::Early;
 use super::event::Event;
 use super::feedback::FeedbackState;
 use super::inputs::Inputs;
 use super::learn::Learned;
 use super::link::Link;
 use super::link::Message;
-use super::list::List;
+use super::list::{List, Places};
 use super::map::FlatMap;
 use super::outgoing::{Outgoing, OutgoingQueue};
 use super::ports::Ports;
@@ -114,7 +115,9 @@ pub struct Engine<C> {
     pub(super) streams: FlatMap<StreamKey, u32>,
     pub(super) ingress: Vec<IngressRow>,
     pub(super) learned: Learned,
+    pub(super) early: Early,
     pub(super) lists: Vec<List>,
+    places: Places,
     pub(super) egress: Vec<EgressRow>,
     pub(super) slab: Slab,
     /// Every worker's slab memory, by worker.
@@ -150,8 +153,10 @@ impl<C: Provider> Engine<C> {
             legs: std::iter::repeat_with(LegRow::default).take(capacity.legs).collect(),
             streams: FlatMap::new(capacity.ingress + capacity.learned, seed),
             ingress: std::iter::repeat_with(IngressRow::default).take(capacity.ingress + capacity.learned).collect(),
+            early: Early::new(capacity.legs, capacity.cells),
             learned: Learned::new(capacity.ingress as u32, capacity.learned as u32),
             lists: std::iter::repeat_with(List::default).take(capacity.lists).collect(),
+            places: Places::new(capacity.egress),
             egress: std::iter::repeat_with(EgressRow::default).take(capacity.egress).collect(),
             cursors: Cursors::new(capacity.cells * usize::from(workers.max(1)), capacity.lists),
             slab,
@@ -187,6 +192,7 @@ impl<C: Provider> Engine<C> {
 
     /// Takes a received burst in.
     pub fn receive(&mut self, now: Nanos, rx: &[RxFrame], path: Path) {
+        self.run_early(now);
         for burst in rx.chunks(BURST) {
             let mut inputs: ArrayVec<Input<'_>, BURST> = ArrayVec::new();
             for frame in burst {
@@ -256,13 +262,19 @@ impl<C: Provider> Engine<C> {
     pub fn send<P: Ports>(&mut self, now: Nanos, ports: &mut P, budget: u32) -> StepOutcome {
         self.counters.steps += 1;
         self.keep_consent(now);
+        let early = self.early.deadline();
+        if early <= now {
+            self.run_early(now);
+            self.expire_early(now);
+        }
         let mut first = self.send_outgoing(now, ports, budget);
         if self.feedback.timers.next() <= now {
             first += self.send_feedback(now, ports, budget - first);
         }
         let sent = first + self.transmit(now, ports, budget - first);
         let waiting = !self.cursors.is_empty() || !self.outgoing.is_empty();
-        StepOutcome { sent, waiting, deadline: self.stun.timers.next().min(self.feedback.timers.next()) }
+        let deadline = self.stun.timers.next().min(self.feedback.timers.next()).min(self.early.deadline());
+        StepOutcome { sent, waiting, deadline }
     }
 
     #[inline(always)]
@@ -304,7 +316,7 @@ impl<C: Provider> Engine<C> {
                 if let Some(list) = config.as_ref().map(|config| config.list)
                     && here != Some(list)
                 {
-                    self.lists[list as usize].members.add(slot);
+                    self.places.add(slot, &mut self.lists[list as usize].members);
                 }
                 let old = row.config.stage(now, next, config);
                 self.garbage.extend(old.map(Garbage::Egress));
@@ -329,10 +341,12 @@ impl<C: Provider> Engine<C> {
             }
             Command::Flip(generation) => {
                 self.generation = generation;
+                self.early.flipped();
                 self.emit(Event::Flipped(generation));
             }
             Command::SweepLeg(slot) => {
                 self.forget_outdated(slot);
+                self.forget_early(slot);
                 let row = &mut self.legs[slot as usize];
                 let old = row.config.sweep(now);
                 if row.config.get(now).is_none() {
@@ -349,6 +363,7 @@ impl<C: Provider> Engine<C> {
             }
             Command::Rtcp { leg, bytes } => self.queue_outgoing(Outgoing::Rtcp { leg, bytes }),
             Command::KeyFrame { leg, list, new } => self.want_key_frame(leg, list, new),
+            Command::KeepIndex { leg, ssrc, source, index } => self.keep_index(StreamKey { leg, ssrc }, source, index),
             Command::Packet { leg, to, bytes } => self.queue_outgoing(Outgoing::Packet { leg, to, bytes }),
             Command::SweepTuple(key) => self.sweep_tuple(key),
             Command::SweepIngress(slot) => self.sweep_ingress(slot),
@@ -408,7 +423,7 @@ impl<C: Provider> Engine<C> {
         let Some(old) = row.config.sweep(self.generation) else { return };
         let list = row.config.get(self.generation).map(|config| config.list);
         if list != Some(old.list) {
-            self.lists[old.list as usize].members.remove(slot);
+            self.places.remove(slot, &mut self.lists[old.list as usize].members);
         }
         if list.is_none() {
             *row = EgressRow::default();

@@ -53,6 +53,8 @@ pub struct IndexStore {
     memory: Arc<dyn IndexMemory>,
     streams: HashMap<StreamId, u32>,
     keys: HashMap<KeyId, Key>,
+    /// Rows of learned streams by the rule that made them.
+    learned: HashMap<(KeyId, u64), u32>,
     free: Vec<u32>,
     /// Rows that may be recycled, oldest first: streams nobody uses, markers of keys without rows and holders.
     idle: BTreeMap<u64, u32>,
@@ -76,6 +78,7 @@ impl IndexStore {
             memory,
             streams: HashMap::new(),
             keys: HashMap::new(),
+            learned: HashMap::new(),
             free: Vec::new(),
             idle: BTreeMap::new(),
             uses: vec![0; count],
@@ -116,6 +119,8 @@ impl IndexStore {
         found.sort_unstable_by_key(|&(stamp, row, _, _)| (stamp, row));
         for (_, row, key, tag) in found {
             let stamp = store.next_stamp(row);
+            // Killed in between, two streams of a rule are left; the newer one took the place of the other.
+            store.index_rule(key, row);
             if !tag.is_marker() || store.keys.get(&key).is_some_and(|key| key.rows == 0) {
                 store.idle.insert(stamp, row);
             }
@@ -139,6 +144,46 @@ impl IndexStore {
     /// The row of a stream if there is one; does not count as a use.
     pub fn get(&self, key: KeyId, ssrc: Ssrc, direction: Direction) -> Option<IndexHandle> {
         IndexHandle::new(self.memory.clone(), *self.streams.get(&(key, ssrc, direction))?)
+    }
+
+    /// The stream that a learn rule of a key stands for, as [`set_learned`](Self::set_learned) noted last, here or in a
+    /// forwarder before.
+    pub fn learned(&self, key: KeyId, rule: u64) -> Option<Ssrc> {
+        let tag = self.row(*self.learned.get(&(key, rule))?).read_tag();
+        tag.ok().flatten().map(RowTag::ssrc)
+    }
+
+    /// Notes that a learn rule stands for the stream of a row in use from now on; `rule` is not 0. What it stood for
+    /// before keeps its indexes.
+    pub fn set_learned(&mut self, handle: &IndexHandle, rule: u64) {
+        let row = handle.row();
+        let Some(key) = self.row(row).key_id().filter(|_| self.uses.get(row as usize).is_some_and(|uses| *uses > 0))
+        else {
+            return;
+        };
+        self.forget_rule(key, row);
+        // As the newest of its rule's, in case the process is killed before the other is told.
+        self.next_stamp(row);
+        self.row(row).rule.store(rule, Ordering::Release);
+        self.index_rule(key, row);
+    }
+
+    /// Makes a row the one of the rule it names; the one before names none any more.
+    fn index_rule(&mut self, key: KeyId, row: u32) {
+        let rule = self.row(row).rule.load(Ordering::Acquire);
+        if rule != 0
+            && let Some(former) = self.learned.insert((key, rule), row).filter(|former| *former != row)
+        {
+            self.row(former).rule.store(0, Ordering::Release);
+        }
+    }
+
+    /// Forgets that a row is its rule's.
+    fn forget_rule(&mut self, key: KeyId, row: u32) {
+        let rule = self.row(row).rule.swap(0, Ordering::AcqRel);
+        if self.learned.get(&(key, rule)) == Some(&row) {
+            self.learned.remove(&(key, rule));
+        }
     }
 
     /// Ends one use of a row. After the last, when no worker holds it any more, it may be recycled.
@@ -264,6 +309,7 @@ impl IndexStore {
                 self.keys.remove(&key);
             } else {
                 self.streams.remove(&(key, tag.ssrc(), tag.direction()));
+                self.forget_rule(key, row);
                 if let Some(state) = self.keys.get_mut(&key) {
                     state.rows -= 1;
                     let marker = state.marker;

@@ -15,6 +15,10 @@ pub trait Indexes {
     fn has_row(&self, key: KeyId, ssrc: Ssrc, direction: Direction) -> bool;
     /// Whether rows of this key were given up, so that a missing row proves nothing.
     fn lost_rows(&self, key: KeyId) -> bool;
+    /// The stream that a learn rule of a key stands for.
+    fn learned(&self, key: KeyId, rule: u64) -> Option<Ssrc>;
+    /// A learn rule stands for the stream of this row from now on.
+    fn set_learned(&mut self, row: &IndexHandle, rule: u64);
     /// The stream is gone and no worker holds its row; it may be recycled when space is needed.
     fn release(&mut self, row: &IndexHandle);
     /// A key was installed.
@@ -34,6 +38,14 @@ impl Indexes for IndexStore {
 
     fn lost_rows(&self, key: KeyId) -> bool {
         self.key_lost_rows(key)
+    }
+
+    fn learned(&self, key: KeyId, rule: u64) -> Option<Ssrc> {
+        IndexStore::learned(self, key, rule)
+    }
+
+    fn set_learned(&mut self, row: &IndexHandle, rule: u64) {
+        IndexStore::set_learned(self, row, rule);
     }
 
     fn release(&mut self, row: &IndexHandle) {

@@ -7,7 +7,7 @@ use sluice_table::protocol::Refused;
 use sluice_table::{Change, Endpoint, LegKind, Limits, Name, Remote, Table};
 
 use super::indexes::Indexes;
-use super::planner::{Deps, Plan, Planner, PlannerConfig};
+use super::planner::{Deps, Learned, Plan, Planner, PlannerConfig};
 use super::route::{FixedRoute, Routes};
 use super::selection::Selection;
 use crate::engine::event::Event;
@@ -42,7 +42,8 @@ pub struct Local<I = IndexStore, R = FixedRoute> {
 impl Local {
     /// `workers` engines with one provider kind and capacity each.
     pub fn new(kind: ProviderKind, workers: u8, capacity: Capacity) -> Result<Self, ProviderError> {
-        let rows = (capacity.ingress + capacity.egress + capacity.legs * 4) * usize::from(workers) * 2;
+        let rows =
+            (capacity.ingress + capacity.learned + capacity.egress + capacity.legs * 4) * usize::from(workers) * 2;
         let unavailable = |error: String| ProviderError::Unavailable { kind, reason: error };
         let file = IndexFile::anonymous(rows.max(16) as u32).map_err(|e| unavailable(e.to_string()))?;
         let indexes = IndexStore::new(std::sync::Arc::new(file)).map_err(|e| unavailable(e.to_string()))?;
@@ -137,12 +138,17 @@ impl<I: Indexes, R: Routes> Local<I, R> {
         }
     }
 
-    /// Takes the engines' events, follows levels, and switches slots as the management thread does every 5 ms.
-    /// Returns the events that are not levels.
+    /// Takes the engines' events, follows levels, keeps what was learned, and switches slots as the management thread
+    /// does every 5 ms. Returns the events that are not levels.
     pub fn tick(&mut self, now: Nanos) -> Vec<Event> {
         let mut events = Vec::new();
-        for engine in &mut self.engines {
+        for (engine, worker) in self.engines.iter_mut().zip(0u8..) {
+            let mut keep = Vec::new();
             for event in engine.events() {
+                if let Event::StreamLearned { leg, rule, ssrc, source, incarnation, .. } = event {
+                    let stream = Learned { worker, leg, rule, ssrc, source, incarnation };
+                    keep.extend(self.planner.remember(&stream, &mut self.indexes));
+                }
                 match event {
                     Event::Level { list, level } => {
                         if let Some(stream) = self.planner.stream_of(list) {
@@ -151,6 +157,9 @@ impl<I: Indexes, R: Routes> Local<I, R> {
                     }
                     other => events.push(other),
                 }
+            }
+            for command in keep {
+                engine.command(command);
             }
         }
         let choices = self.selection.tick(now);

@@ -7,13 +7,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendErr
 use std::time::{Duration, Instant};
 
 use sluice_srtp::provider::AnyProvider;
-use sluice_table::protocol::{Event, EventRecord, PacketMessage, Refusal, Refused, Request, Response, Snapshot};
+use sluice_table::protocol::{
+    Event, EventRecord, PacketMessage, Refusal, Refused, Request, Response, Snapshot, TABLE_LIMIT, encode,
+};
 use sluice_table::{Change, EntryKind, Name, Remote, Table};
 
 use super::endpoints::Endpoints;
 use super::indexes::Indexes;
 use super::packets::{PacketCounts, PacketLink};
-use super::planner::{Deps, Plan, Planner};
+use super::planner::{Deps, Learned, Plan, Planner};
 use super::router::Router;
 use super::selection::Selection;
 use super::tracing::TraceAsk;
@@ -36,6 +38,8 @@ const REMEMBERED: usize = 1_024;
 pub enum Ask {
     /// A request and where its answer goes.
     Request(Box<Request>, Sender<Response>),
+    /// The table's generation.
+    Generation(Sender<u64>),
     /// Events from now on.
     Subscribe(SyncSender<EventRecord>),
     /// A packet connection, which takes the place of the one before.
@@ -166,6 +170,7 @@ impl Manager {
                     let response = self.answer(*request).unwrap_or_else(Response::Refused);
                     let _ = reply.send(response);
                 }
+                Ok(Ask::Generation(reply)) => drop(reply.send(self.planner.generation().0)),
                 Ok(Ask::Subscribe(subscriber)) => self.subscribers.push(subscriber),
                 Ok(Ask::Packets(link)) => self.packets = Some(link),
                 Ok(Ask::Trace(ask, reply)) => {
@@ -421,7 +426,13 @@ impl Manager {
                     self.publish(Event::LegTuple { leg: name, address: remote });
                 }
             }
-            EngineEvent::StreamLearned { leg, rule, ssrc, slot, source } => {
+            EngineEvent::StreamLearned { leg, rule, ssrc, slot, source, incarnation } => {
+                let stream = Learned { worker, leg, rule, ssrc, source, incarnation };
+                if let Some(command) = self.planner.remember(&stream, self.indexes.as_mut()) {
+                    // Refused only by a worker that ended, and its streams with it.
+                    let _ = self.workers[usize::from(worker)].order(Order::Engine(command));
+                    self.workers[usize::from(worker)].wake();
+                }
                 let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
                 let (Some(rule), Some(leg)) = names else { return };
                 tracing::info!(%rule, %leg, ssrc = ssrc.0, "stream learned");
@@ -579,7 +590,10 @@ impl Manager {
 fn digest(changes: &[sluice_table::Change]) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    // Debug output names keys by fingerprint, which is all that identity needs here.
-    format!("{changes:?}").hash(&mut hasher);
+    match encode(&changes, TABLE_LIMIT) {
+        Ok(bytes) => bytes.hash(&mut hasher),
+        // They came in a message of that size, so they fit into one.
+        Err(error) => error.to_string().hash(&mut hasher),
+    }
     hasher.finish()
 }

@@ -25,12 +25,14 @@ use crate::wire::frame::Address;
 
 mod checks;
 mod feedback;
+mod learned;
 mod legs;
 mod rows;
 mod sources;
 mod streams;
 mod touched;
 
+pub use learned::Learned;
 use rows::full;
 use touched::{Freed, Touched};
 
@@ -161,6 +163,8 @@ pub struct Planner {
     sources: HashMap<Name, SourceState>,
     /// Lists of learn rules.
     rules: HashMap<Name, u32>,
+    /// What learn rules stand for.
+    remembered: HashMap<Name, learned::Remembered>,
     /// What sources carry whose inputs the forwarder chooses.
     selected: HashMap<Name, Name>,
     /// The same the other way round.
@@ -202,6 +206,7 @@ impl Planner {
             repairs: HashMap::new(),
             sources: HashMap::new(),
             rules: HashMap::new(),
+            remembered: HashMap::new(),
             selected: HashMap::new(),
             selecting: HashMap::new(),
             rooms: HashMap::new(),

@@ -157,10 +157,10 @@ impl Connection {
         self.stream.set_read_timeout(Some(HANDSHAKE))?;
         self.stream.set_write_timeout(Some(HANDSHAKE))?;
         let Some(hello) = self.read::<Hello>()? else { return Ok(()) };
-        let generation = match ask(asks, Request::Snapshot) {
-            Some(Response::Snapshot(snapshot)) => snapshot.generation,
-            _ => 0,
-        };
+        let (reply, generation) = channel();
+        // A forwarder that ends answers no more.
+        let _ = asks.send(Ask::Generation(reply));
+        let generation = generation.recv().unwrap_or(0);
         let greeting = hello.greet(generation);
         let refused = matches!(greeting, Greeting::Refused(_));
         // Whoever was welcomed misses no packet from then on.

@@ -33,6 +33,18 @@ impl Table {
         }
     }
 
+    /// Whether there is a row of this kind and name.
+    pub fn has(&self, kind: EntryKind, name: &Name) -> bool {
+        match kind {
+            EntryKind::Endpoint => self.endpoints.contains_key(name),
+            EntryKind::Leg => self.legs.contains_key(name),
+            EntryKind::Ingress => self.ingress.contains_key(name),
+            EntryKind::Learn => self.learn.contains_key(name),
+            EntryKind::Source => self.sources.contains_key(name),
+            EntryKind::Egress => self.egress.contains_key(name),
+        }
+    }
+
     /// Adds or replaces one row unchecked; returns the one it replaced.
     pub fn put(&mut self, name: Name, entry: Entry) -> Option<Entry> {
         match entry {

@@ -161,15 +161,18 @@ impl Store {
                     Some(Entry::Source(Source { input: input.clone(), ..old.clone() }))
                 }
             };
-            if entry.is_none() && self.table.get(kind, name).is_none() {
+            if entry.is_none() && !self.table.has(kind, name) {
                 problems.push(absent(&row, "cannot be removed: there is no such row"));
                 continue;
             }
-            if !matches!(change, Change::Switch { .. }) {
-                replaced.insert(row.clone());
+            let old = self.set(&row, entry);
+            if checks {
+                if !matches!(change, Change::Switch { .. }) {
+                    replaced.insert(row.clone());
+                }
+                touched.insert(row.clone());
             }
-            undo.push((row.clone(), self.set(&row, entry)));
-            touched.insert(row);
+            undo.push((row, old));
         }
         if problems.is_empty() && checks {
             problems = self.check(touched, &replaced, &undo);
@@ -256,15 +259,9 @@ impl Store {
     }
 
     fn add(&self, part: &mut Table, kind: EntryKind, name: &Name) {
-        let there = match kind {
-            EntryKind::Endpoint => part.endpoints.contains_key(name),
-            EntryKind::Leg => part.legs.contains_key(name),
-            EntryKind::Ingress => part.ingress.contains_key(name),
-            EntryKind::Learn => part.learn.contains_key(name),
-            EntryKind::Source => part.sources.contains_key(name),
-            EntryKind::Egress => part.egress.contains_key(name),
-        };
-        if !there && let Some(entry) = self.table.get(kind, name) {
+        if !part.has(kind, name)
+            && let Some(entry) = self.table.get(kind, name)
+        {
             part.put(name.clone(), entry);
         }
     }

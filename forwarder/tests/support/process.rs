@@ -292,6 +292,15 @@ impl Forwarder {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// CPU time of the management thread.
+    pub fn manager_cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().map(|task| task.unwrap().path());
+        let is_manager = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).unwrap().trim() == "manager";
+        let manager = tasks.into_iter().find(is_manager).unwrap();
+        let times = std::fs::read_to_string(manager.join("schedstat")).unwrap();
+        Duration::from_nanos(times.split_whitespace().next().unwrap().parse().unwrap())
+    }
+
     pub fn signal(&self, signal: i32) {
         // SAFETY: our own child, which was not waited for yet.
         assert_eq!(unsafe { libc::kill(self.pid() as i32, signal) }, 0);

@@ -84,6 +84,12 @@ export class Service {
       '--state', path.join(this.directory, 'forwarder'), '--polling', 'interrupt']);
   }
 
+  /** kill -9; waits for the end. */
+  async killForwarder() {
+    this.forwarder.signal('SIGKILL');
+    await this.forwarder.ended;
+  }
+
   startControl() {
     const file = path.join(this.directory, 'sluice.toml');
     const state = path.join(this.directory, 'control');

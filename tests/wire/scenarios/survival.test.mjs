@@ -1,4 +1,5 @@
-// Calls that survive: a control plane that stands still, a client that is seen from another port all at once.
+// Calls that survive: a control plane that stands still, a forwarder that is killed, a client that is seen from another
+// port all at once.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -36,6 +37,39 @@ test('unanswered PINGs: the clients come again by themselves', { timeout: 300_00
       await check.media(client, 1, 30);
       assert.deepEqual((await client.seen()).closed, []);
     }
+  }));
+
+test('a forwarder killed mid-call: video in layers goes on', { timeout: 240_000 }, t =>
+  scenario({ name: t.name, clients: 2 }, async lab => {
+    const [alice, bob] = lab.clients;
+    await alice.create({ answer: true, width: 1280, height: 720 });
+    await bob.create({ answer: true, width: 320, height: 180, quality: 2 });
+    await alice.start();
+    await check.call(lab.clients);
+    const full = stats => stats.inbound.filter(row => row.kind === 'video' && row.frameWidth === 1280)
+      .reduce((frames, row) => frames + row.framesDecoded, 0);
+    await bob.until('frames of 1280x720', 20, (_seen, stats) => full(stats) > 0);
+    // Browsers name their rids until the first receiver report; that is long ago by then.
+    await sleep(5);
+    const learned = () => lab.service.sluice('streams').ingress.filter(row => row.learned).map(row => row.ssrc).sort();
+    const before = learned();
+    assert.ok(before.length >= 2, JSON.stringify(before));
+    for (let kill = 1; kill <= 2; kill++) {
+      await lab.service.killForwarder();
+      const killed = Date.now();
+      const known = full(await bob.stats());
+      lab.service.startForwarder();
+      for (const client of lab.clients) await check.media(client, 1, 30);
+      await bob.until('frames of 1280x720 again', 20, (_seen, stats) => full(stats) > known + 30);
+      t.diagnostic(`kill ${kill}: 30 more frames of layer h after ${((Date.now() - killed) / 1000).toFixed(1)} s`);
+      assert.deepEqual(learned().filter(ssrc => !before.includes(ssrc)), [], 'the same streams');
+      for (const client of lab.clients) {
+        const seen = await client.seen();
+        assert.deepEqual(seen.closed, []);
+        assert.equal(reconnects(seen).length, 0, 'nobody had to reconnect');
+      }
+    }
+    for (const client of lab.clients) await check.transport(client);
   }));
 
 test('a source port that changes mid-call', { timeout: 240_000 }, t =>

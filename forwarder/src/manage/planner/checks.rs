@@ -1,5 +1,7 @@
 //! What is refused before anything changes: no room, and keys that must not seal again.
 
+use std::collections::HashMap;
+
 use sluice_table::protocol::{Refusal, Refused};
 use sluice_table::{Egress, EntryKind, Ingress, Leg, Name, Store, Table};
 
@@ -80,12 +82,16 @@ impl Planner {
         let next = store.table();
         let streams = |leg| referrers(store, EntryKind::Leg, leg, EntryKind::Egress);
         let streams = touched.changed_legs.iter().flat_map(streams).chain(touched.egress.iter().cloned());
+        // A key's name is a hash of it: made once a leg, not once a stream.
+        let mut keys = HashMap::new();
         for name in streams {
             let Some(row) = next.egress.get(&name) else { continue };
-            let Some(leg) = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse) else { continue };
-            let Some(key) = &leg.outbound else { continue };
-            let id = key.key_id();
-            if indexes.lost_rows(id) && !indexes.has_row(id, row.ssrc, Direction::Send) {
+            let lost = *keys.entry(&row.leg).or_insert_with(|| {
+                let key = next.legs.get(&row.leg).filter(|leg| !leg.accept_key_reuse)?.outbound.as_ref()?;
+                Some((key, key.key_id())).filter(|(_, id)| indexes.lost_rows(*id))
+            });
+            let Some((key, id)) = lost else { continue };
+            if !indexes.has_row(id, row.ssrc, Direction::Send) {
                 return Err(Refused::new(
                     Refusal::KeyReuse,
                     format!(

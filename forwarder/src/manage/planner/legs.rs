@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sluice_srtp::Ssrc;
-use sluice_srtp::key::MasterKey;
+use sluice_srtp::key::{KeyId, MasterKey};
 use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
 use sluice_table::{EntryKind, Name, Remote, Store, Table};
@@ -72,6 +72,7 @@ impl Planner {
         for name in &touched.learn {
             if !next.learn.contains_key(name) {
                 freed.lists.extend(self.rules.remove(name));
+                freed.rows.extend(self.remembered.remove(name).map(|stream| stream.row));
             } else if !self.rules.contains_key(name) {
                 let list = self.list_ids.take();
                 let list = list.ok_or_else(|| full("lists", next.learn.len(), self.config.capacity.lists))?;
@@ -91,22 +92,32 @@ impl Planner {
         }
     }
 
-    pub(super) fn rules_of(&self, leg: &Name, store: &Store) -> Box<[LearnRule]> {
+    fn rules_of<C>(
+        &mut self,
+        leg: &Name,
+        key: Option<(KeyId, u64)>,
+        store: &Store,
+        freed: &mut Freed,
+        deps: &mut Deps<'_, C>,
+    ) -> Result<Box<[LearnRule]>, Refused> {
         let table = store.table();
         let limits = &table.legs[leg].limits;
         let text = |value: &Option<String>| value.as_deref().and_then(|v| arrayvec::ArrayString::from(v).ok());
-        let rule = |(name, row): (&Name, &sluice_table::Learn)| LearnRule {
-            list: self.rules[name],
-            mid: text(&row.mid),
-            rid: text(&row.rid),
-            repaired_rid: text(&row.repaired_rid),
-            payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
-            kind: row.kind,
-            byte_rate: stream_rate(limits, row.kind),
-            announced: row.role.announced,
-            candidate: row.role.candidate.is_some(),
-            clock_rate: row.clock_rate,
-            repairs: self.repair_config(table, &row.role),
+        let rule = |(name, row): (&Name, &sluice_table::Learn)| {
+            Ok(LearnRule {
+                list: self.rules[name],
+                mid: text(&row.mid),
+                rid: text(&row.rid),
+                repaired_rid: text(&row.repaired_rid),
+                payload_types: row.payload_types.iter().fold(0, |bits, pt| bits | (1 << (pt & 0x7f))),
+                kind: row.kind,
+                byte_rate: stream_rate(limits, row.kind),
+                announced: row.role.announced,
+                candidate: row.role.candidate.is_some(),
+                clock_rate: row.clock_rate,
+                repairs: self.repair_config(table, &row.role),
+                known: self.recall(name, row, key, freed, deps.indexes)?,
+            })
         };
         let names = referrers(store, EntryKind::Leg, leg, EntryKind::Learn);
         names.filter_map(|name| table.learn.get_key_value(&name)).map(rule).collect()
@@ -163,7 +174,8 @@ impl Planner {
                 None => IcePlan::default(),
             };
             self.names.insert((state.worker, state.slot), name.clone());
-            let rules = self.rules_of(name, store);
+            let key = state.inbound.as_ref().map(|k| (k.id, k.incarnation));
+            let rules = self.rules_of(name, key, store, freed, deps)?;
             let config = leg_config(leg, slot, &state, rules);
             plan.stage[usize::from(state.worker)].push(Command::Leg { slot: state.slot, config: Some(config) });
             plan.sweep[usize::from(state.worker)].push(Command::SweepLeg(state.slot));

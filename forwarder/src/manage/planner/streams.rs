@@ -15,8 +15,9 @@ use crate::manage::indexes::Direction;
 
 impl Planner {
     pub(super) fn remove_streams(&mut self, next: &Table, touched: &Touched, plan: &mut Plan, freed: &mut Freed) {
-        // A stream stays if a row of another name has it now.
-        let keep = touched.egress.iter().filter_map(|name| next.egress.get(name));
+        // A stream stays if a row of another name has it now. Most often nothing is there that could stay.
+        let keep = touched.egress.iter().filter(|_| !touched.before.egress.is_empty());
+        let keep = keep.filter_map(|name| next.egress.get(name));
         let keep: HashSet<StreamId> = keep.map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone = touched.before.egress.values().map(|r| (r.leg.clone(), r.ssrc));
         for id in gone.filter(|id| !keep.contains(id)) {
@@ -28,7 +29,8 @@ impl Planner {
             freed.rows.push(at.row);
         }
         self.remove_repairs(next, touched, freed);
-        let keep = touched.ingress.iter().filter_map(|name| next.ingress.get(name));
+        let keep = touched.ingress.iter().filter(|_| !touched.before.ingress.is_empty());
+        let keep = keep.filter_map(|name| next.ingress.get(name));
         let keep: HashSet<StreamId> = keep.map(|r| (r.leg.clone(), r.ssrc)).collect();
         let gone = touched.before.ingress.values().map(|r| (r.leg.clone(), r.ssrc));
         for id in gone.filter(|id| !keep.contains(id)) {
@@ -166,8 +168,10 @@ impl Planner {
             }
             let binding = known.as_ref().filter(|at| at.list == list).map_or(plan.generation.0, |at| at.binding);
             let incarnation = key.map_or(PLAIN, |(_, incarnation)| incarnation);
-            let drawn = row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from);
-            let used = index.next();
+            let first_index = match index.next() {
+                0 => row.first_sequence.map_or_else(|| (deps.random)() % 0x4000 + 1, u64::from),
+                used => used,
+            };
             let rtx = self.rtx_config(row, key, freed, deps)?;
             let config = EgressConfig {
                 rtx,
@@ -181,7 +185,7 @@ impl Planner {
                 dscp: row.dscp.unwrap_or(if kind == Kind::Audio { 46 } else { 34 }),
                 csrc: row.csrc,
                 mid: row.mid.as_deref().and_then(|mid| arrayvec::ArrayString::from(mid).ok()),
-                first_index: if used == 0 { drawn } else { used },
+                first_index,
                 resume_timing: index.timing(),
                 index: index.pin(),
                 incarnation,

@@ -107,7 +107,13 @@ impl Touched {
         changes.retain(|change| {
             let (kind, name) = change.row();
             let Some(was) = rows.get_mut(&kind).and_then(|rows| rows.remove(name)) else { return false };
-            if next.get(kind, name).as_ref() == was {
+            // What was put last is what is there: no need for a copy of it.
+            let same = match (&*change, was) {
+                (Change::Put(_, entry), was) => was == Some(entry),
+                (Change::Remove(..), was) => was.is_none(),
+                (Change::Switch { .. }, was) => next.get(kind, name).as_ref() == was,
+            };
+            if same {
                 return false;
             }
             if let Some(was) = was {
