@@ -46,7 +46,9 @@ fn paths_and_methods() {
 
 #[test]
 fn garbage_is_told_what_is_wrong_with_it() {
-    let mut world = World::new(config());
+    let mut config = config();
+    config.limits.description.bytes = 32_000;
+    let mut world = World::new(config);
     let open = world.join(CONV, OTHER, false);
     let mut bad = |body: &str, reason: Reason, says: &str| {
         let before = world.wire.counters().get(reason);
@@ -80,6 +82,11 @@ fn garbage_is_told_what_is_wrong_with_it() {
     bad(&response(CONV, USER, &good[..good.len() / 8], false));
     bad(&response(CONV, USER, &good.replace("ice-ufrag:peer", "ice-ufrag:p e"), false));
     bad(&response(CONV, USER, &good.replace("extmap:2 ", "extmap:1 "), false));
+    let long = format!("{good}a=x:{}\r\n", "y".repeat(32_000));
+    let reply = world.post(&response(CONV, USER, &long, false));
+    assert_eq!(reply.status, 400);
+    assert!(reply.body.contains("at most 32000 are taken"), "{}", reply.body);
+    assert_eq!(world.wire.counters().get(Reason::AnswerSize), 1);
     // The call is as good as before, and an answer said twice is taken once.
     for _ in 0..2 {
         assert_eq!(world.post(&response(CONV, USER, &good, false)).status_field(), 0);
@@ -240,6 +247,24 @@ fn channels_are_bounded() {
         assert_eq!(counters.get(reason), count, "{}", reason.name());
     }
     assert!(!world.peers[&calm].closed);
+}
+
+#[test]
+fn no_conference_is_so_large_that_messages_have_no_bound() {
+    let mut config = config();
+    config.limits.message_most = 2_000;
+    let mut world = World::new(config);
+    let id = world.join(CONV, USER, false);
+    let ping = |bytes: usize| {
+        let mut text = message("PING", USER, false, &json!({})).to_string();
+        text.push_str(&" ".repeat(bytes - text.len()));
+        Event::Message { participant: id, text: text.into_bytes() }
+    };
+    world.event(ping(2_000));
+    assert_eq!(world.peer(id).of("PING").len(), 1);
+    world.event(ping(2_001));
+    assert!(world.peers[&id].closed);
+    assert_eq!(world.wire.counters().get(Reason::MessageSize), 1);
 }
 
 #[derive(Clone, Debug)]

@@ -53,6 +53,7 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         locals.iter().map(|(local, _)| local.advertised).collect(),
     );
     wire.servers = config.wire.servers.iter().map(ToString::to_string).collect();
+    wire.redirect = config.wire.redirect.as_ref().map(ToString::to_string);
     wire.tokens = token_secret(&config)?;
     wire.tokens_required = config.wire.require_tokens;
     wire.blacklist = config.wire.blacklist.clone();
@@ -132,6 +133,9 @@ fn limits(wire: &mut WireConfig, config: &Config) {
     wire.limits.allocations_per_source = limits.allocations_per_source;
     wire.limits.setup = limits.allocation_timeout;
     wire.limits.alive = limits.liveness_timeout;
+    wire.limits.description.bytes = limits.sdp_bytes;
+    wire.limits.description.candidates = limits.candidates;
+    wire.limits.message_most = limits.message_bytes;
     wire.limits.message_rate = limits.messages_per_second;
     wire.limits.message_burst = limits.message_burst;
     wire.limits.video_slots = limits.video_streams.min(32) as u8;

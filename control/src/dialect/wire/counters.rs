@@ -19,6 +19,8 @@ pub enum Reason {
     NoOffer,
     /// HTTP: the answer cannot be read or used.
     Answer,
+    /// HTTP: an answer longer than allowed.
+    AnswerSize,
     /// A client version that is turned away.
     Blacklisted,
     /// No token, or not one of ours.
@@ -71,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 31] = [
+    pub const ALL: [Reason; 32] = [
         Reason::NotFound,
         Reason::Method,
         Reason::Malformed,
@@ -79,6 +81,7 @@ impl Reason {
         Reason::Unexpected,
         Reason::NoOffer,
         Reason::Answer,
+        Reason::AnswerSize,
         Reason::Blacklisted,
         Reason::TokenInvalid,
         Reason::TokenExpired,
@@ -115,6 +118,7 @@ impl Reason {
             Reason::Unexpected => "unexpected",
             Reason::NoOffer => "no_offer",
             Reason::Answer => "answer",
+            Reason::AnswerSize => "answer_size",
             Reason::Blacklisted => "blacklisted",
             Reason::TokenInvalid => "token_invalid",
             Reason::TokenExpired => "token_expired",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::allocation::Origin;
+use super::answer::AnswerError;
 use super::blacklist::major;
 use super::call::{Bucket, Call, Stage, Streams, User};
 use super::counters::Reason;
@@ -17,6 +18,7 @@ use super::room::Room;
 use super::token::{self, TokenError};
 use super::{Action, RequestId, Wire, answer};
 use crate::conference::{self, Conference, ParticipantId};
+use crate::sdp::SdpError;
 use crate::transport::Credentials;
 
 const JSON: &str = "application/json";
@@ -292,8 +294,12 @@ impl Wire {
             _ => return Err(Refused::bad(Reason::NoOffer, "no offer waits for an answer; send CONFCONN first")),
         };
         let sdp = message.sdp.as_str().ok_or_else(|| Refused::bad(Reason::Answer, "sdp is missing"))?;
-        let read = answer::answer(sdp, &call.streams.offered());
-        let read = read.map_err(|e| Refused::bad(Reason::Answer, format!("sdp: {e}")))?;
+        let read = answer::answer(sdp, &call.streams.offered(), &self.config.limits.description);
+        let read = read.map_err(|error| {
+            let long = matches!(error, AnswerError::Description(SdpError::TooLong { .. }));
+            let reason = if long { Reason::AnswerSize } else { Reason::Answer };
+            Refused::bad(reason, format!("sdp: {error}"))
+        })?;
         let description = describe(&read, &call.streams, call.video, &self.config.limits);
         description.check().map_err(|e| Refused::bad(Reason::Answer, format!("sdp: {e}")))?;
         usable(&read.remote.credentials).map_err(|text| Refused::bad(Reason::Answer, text))?;
