@@ -2,10 +2,10 @@
 
 use super::{Context, Node};
 use crate::admin::{
-    ConferenceRow, NodeMetrics, NodeStatus, Pair, ParticipantRow, ParticipantState, Query, Report, ShowReport,
-    StreamNote,
+    ConferenceRow, LayerNote, NodeMetrics, NodeStatus, Pair, ParticipantRow, ParticipantState, Query, Report,
+    ShowReport, StreamNote,
 };
-use crate::conference::ParticipantId;
+use crate::conference::{Conference, LayerView, ParticipantId};
 use crate::dialect::wire::ParticipantView;
 use crate::transport::{Phase, TransportStatus};
 
@@ -113,25 +113,26 @@ impl Node {
             .collect();
         remote.dedup();
         let chosen = pairs.iter().find(|pair| pair.selected);
-        let mut notes = Vec::new();
-        if let Some(transport) = &transport {
-            let note = |why: String| StreamNote { stream: view.leg.clone(), why };
-            let ignored = transport.ignored;
-            notes.push(note(format!("says it is {}; exchanges media with {} others", view.tool, view.peers)));
-            if ignored.forged + ignored.unexpected + ignored.malformed > 0 {
-                notes.push(note(format!(
-                    "ignored {} forged, {} unexpected and {} unreadable checks",
-                    ignored.forged, ignored.unexpected, ignored.malformed
-                )));
-            }
+        let muted = if view.muted { "; is muted" } else { "" };
+        let mut remarks = vec![format!("says it is {}; exchanges media with {} others{muted}", view.tool, view.peers)];
+        if let Some(ignored) = transport.as_ref().map(|transport| transport.ignored)
+            && ignored.forged + ignored.unexpected + ignored.malformed > 0
+        {
+            remarks.push(format!(
+                "ignored {} forged, {} unexpected and {} unreadable checks",
+                ignored.forged, ignored.unexpected, ignored.malformed
+            ));
         }
+        remarks.extend(view.absent.iter().map(|user| format!("wants to see {user}, who is not here")));
+        let notes = self.wire.conference_of(participant).map(|c| notes(c, participant, &mut remarks));
         ShowReport {
             leg: Some(view.leg.clone()).filter(|_| matches!(view.stage, "connected" | "open")),
             local_candidates: self.settings.locals.iter().map(|(local, _)| local.advertised.to_string()).collect(),
             remote_candidates: remote,
             pair: chosen.map(|pair| Pair { local: pair.local, remote: pair.remote }),
             path: None,
-            notes,
+            remarks,
+            notes: notes.unwrap_or_default(),
             streams: Vec::new(),
             participant: row,
         }
@@ -159,6 +160,45 @@ impl Node {
             counters,
         }
     }
+}
+
+/// What is wanted of each stream of a participant; what cannot be had is remarked on.
+fn notes(conference: &Conference, participant: ParticipantId, remarks: &mut Vec<String>) -> Vec<StreamNote> {
+    let audio = |stream: sluice_table::Name, what: String| StreamNote {
+        stream: stream.to_string(),
+        what,
+        kind: "audio".to_owned(),
+        ..StreamNote::default()
+    };
+    let layered = |layers: &[LayerView]| -> Vec<LayerNote> {
+        layers.iter().map(|l| LayerNote { label: l.label.clone(), stream: l.row.to_string() }).collect()
+    };
+    let microphone = conference.microphone(participant);
+    let mut notes: Vec<_> = microphone.into_iter().map(|name| audio(name, "microphone".to_owned())).collect();
+    let own = conference.layers(participant);
+    notes.extend(own.iter().enumerate().map(|(at, layer)| StreamNote {
+        stream: layer.row.to_string(),
+        what: "camera or screen".to_owned(),
+        kind: "video".to_owned(),
+        layers: layered(&own),
+        top: at,
+    }));
+    let loudest = conference.audio_slots(participant).into_iter().enumerate();
+    notes.extend(loudest.map(|(at, name)| audio(name, format!("one of the loudest, slot {}", at + 1))));
+    for slot in conference.video_slots(participant) {
+        let (number, publisher, quality) = (slot.slot + 1, slot.publisher, slot.quality.name());
+        match slot.idle {
+            Some(idle) => remarks.push(format!("video slot {number}: wants {publisher} as {quality}, who {idle}")),
+            None => notes.push(StreamNote {
+                stream: slot.stream.to_string(),
+                what: format!("{publisher} wanted as {quality}"),
+                kind: "video".to_owned(),
+                layers: layered(&slot.layers),
+                top: slot.top,
+            }),
+        }
+    }
+    notes
 }
 
 fn not_found(participant: &str) -> Report {
