@@ -12,6 +12,7 @@ use crate::transport::{Phase, TransportStatus};
 impl Node {
     /// Answers a question or carries out an order.
     pub fn query(&mut self, context: &mut Context<'_>, query: &Query) -> Report {
+        self.wake(context);
         match query {
             Query::Status => Report::Status(self.node_status()),
             Query::Conferences => Report::Conferences(self.conference_rows(context)),
@@ -20,7 +21,7 @@ impl Node {
                 match conference {
                     Some(id) if !known(id) => Report::NotFound { what: format!("conference {id}") },
                     _ => {
-                        let views = self.wire.participants(context.now, conference.as_deref());
+                        let views = self.wire.participants(self.awake.now(context.now), conference.as_deref());
                         Report::Participants(views.iter().map(|view| self.row(view)).collect())
                     }
                 }
@@ -47,7 +48,7 @@ impl Node {
 
     fn view(&self, context: &Context<'_>, name: &str) -> Option<ParticipantView> {
         let number = name.strip_prefix('p')?.parse().ok()?;
-        self.wire.participant(context.now, ParticipantId(number))
+        self.wire.participant(self.awake.now(context.now), ParticipantId(number))
     }
 
     fn node_status(&self) -> NodeStatus {
@@ -63,7 +64,8 @@ impl Node {
 
     fn conference_rows(&self, context: &Context<'_>) -> Vec<ConferenceRow> {
         let row = |view: crate::dialect::wire::ConferenceView| {
-            let oldest = self.wire.participants(context.now, Some(&view.id)).iter().map(|p| p.age).max();
+            let oldest =
+                self.wire.participants(self.awake.now(context.now), Some(&view.id)).iter().map(|p| p.age).max();
             ConferenceRow {
                 dialect: "wire".to_owned(),
                 participants: view.participants as u64,
@@ -144,6 +146,7 @@ impl Node {
         let named = |name: &str, value: u64| (name.to_owned(), value);
         let mut counters = vec![
             named("wire_offers", wire.offers),
+            named("wire_resumed", wire.resumed),
             named("wire_messages", wire.messages),
             named("wire_lists", wire.lists),
             named("wire_list_bytes", wire.list_bytes),

@@ -120,6 +120,11 @@ impl Wire {
         self.rooms.get(&call.room).map(|room| &room.core)
     }
 
+    /// The conference whose rows' names start with this number.
+    pub fn numbered(&self, number: u64) -> Option<&Conference> {
+        self.rooms.values().map(|room| &room.core).find(|core| core.id() == number)
+    }
+
     /// Calls that wait for their transport.
     pub fn allocations(&self) -> usize {
         self.allocations.len()
