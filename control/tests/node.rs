@@ -89,6 +89,7 @@ impl World {
                     answer = Some((reply.status, String::from_utf8(reply.body.to_vec()).unwrap()));
                 }
                 Output::Transaction { id, changes } => self.transactions.push((id, changes)),
+                Output::AskTable => panic!("nothing was refused"),
                 Output::Packet(packet) => self.packets.push(packet),
             }
         }

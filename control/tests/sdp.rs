@@ -303,7 +303,7 @@ proptest! {
     #[test]
     fn mangled_descriptions_round_trip_or_fail(text in mangled()) {
         let offered = Offered { audio: 5, video: 9, simulcast: true };
-        let _ = answer(&text, &offered);
+        let _ = answer(&text, &offered, &Limits::default());
         if let Ok(description) = SessionDescription::parse(&text) {
             let _ = description.remote_description();
             prop_assert_eq!(SessionDescription::parse(&description.to_string()), Ok(description));

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use sluice_control::dialect::wire::answer::{AnswerError, FeedbackIn, VideoStreams, WireAnswer, answer};
 use sluice_control::dialect::wire::offer::Offered;
-use sluice_control::sdp::SdpError;
+use sluice_control::sdp::{Limits, SdpError};
 use sluice_control::transport::Setup;
 use sluice_table::{ExtensionIds, Ssrc};
 
@@ -18,7 +18,7 @@ fn text(name: &str) -> String {
 }
 
 fn read(name: &str) -> WireAnswer {
-    answer(&text(name), &OFFERED).unwrap_or_else(|error| panic!("{name}: {error}"))
+    answer(&text(name), &OFFERED, &Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn layers() -> VideoStreams {
@@ -111,7 +111,7 @@ fn chromium_without_devices() {
     let early = read("chromium-answer-wire-early");
     assert!(early.audio.is_some() && early.video.is_none());
     takes_all(&early);
-    let bare = answer(&text("chromium-answer-bare"), &BARE).unwrap();
+    let bare = answer(&text("chromium-answer-bare"), &BARE, &Limits::default()).unwrap();
     assert!(bare.audio.is_some() && bare.video.is_some() && bare.audio_slots.is_empty() && bare.video_slots.is_empty());
 }
 
@@ -144,13 +144,13 @@ fn aiortc() {
 /// The recorded answer of a Wire client, changed.
 fn changed(change: impl Fn(&str) -> Option<String>) -> Result<WireAnswer, AnswerError> {
     let lines: Vec<String> = text("wire-answer").split_inclusive('\n').filter_map(&change).collect();
-    answer(&lines.concat(), &OFFERED)
+    answer(&lines.concat(), &OFFERED, &Limits::default())
 }
 
 fn replaced(from: &str, to: &str) -> Result<WireAnswer, AnswerError> {
     let text = text("wire-answer");
     assert!(text.contains(from), "{from}");
-    answer(&text.replace(from, to), &OFFERED)
+    answer(&text.replace(from, to), &OFFERED, &Limits::default())
 }
 
 fn without(prefix: &str) -> Result<WireAnswer, AnswerError> {
@@ -191,7 +191,10 @@ fn what_contradicts_is_named() {
     let error = replaced("m=application", "m=audio").unwrap_err();
     assert_eq!(error, AnswerError::Kind { mid: "data".to_owned(), expected: "a data channel" });
     let twice = text("wire-answer-single").replace("388627880", "3469850777");
-    assert_eq!(answer(&twice, &OFFERED).unwrap_err(), AnswerError::RepeatedSsrc { mid: "video".to_owned() });
+    assert_eq!(
+        answer(&twice, &OFFERED, &Limits::default()).unwrap_err(),
+        AnswerError::RepeatedSsrc { mid: "video".to_owned() }
+    );
 }
 
 /// Slots the client has no section for, rejects or pauses are not accepted; the others are.
@@ -199,17 +202,17 @@ fn what_contradicts_is_named() {
 fn slots_may_be_refused() {
     let whole = text("wire-answer");
     let sixth = whole.find("a=mid:6\r").and_then(|at| whole[..at].rfind("m=video 9")).unwrap();
-    let cut = answer(&whole[..sixth], &OFFERED).unwrap();
+    let cut = answer(&whole[..sixth], &OFFERED, &Limits::default()).unwrap();
     assert!(cut.audio_slots.iter().all(|slot| slot.accepted));
     assert!(cut.video_slots.len() == 9 && cut.video_slots.iter().all(|slot| !slot.accepted));
 
     let rejected = format!("{}{}", &whole[..sixth], whole[sixth..].replacen("m=video 9", "m=video 0", 1));
-    let rejected = answer(&rejected, &OFFERED).unwrap();
+    let rejected = answer(&rejected, &OFFERED, &Limits::default()).unwrap();
     let accepted: Vec<bool> = rejected.video_slots.iter().map(|slot| slot.accepted).collect();
     assert_eq!(accepted, [false, true, true, true, true, true, true, true, true]);
 
     let inactive = format!("{}{}", &whole[..sixth], whole[sixth..].replacen("a=recvonly", "a=inactive", 1));
-    assert!(!answer(&inactive, &OFFERED).unwrap().video_slots[0].accepted);
+    assert!(!answer(&inactive, &OFFERED, &Limits::default()).unwrap().video_slots[0].accepted);
 }
 
 /// Each slot says for itself what it agreed to.

@@ -251,7 +251,7 @@ fn a_forwarder_that_forgot_is_told_again() {
     let before = world.table().clone();
     world.store = sluice_table::Store::new();
     world.store.apply(&[wire_support::endpoint()]).unwrap();
-    world.event(Event::Reprogram { present: Vec::new() });
+    world.event(Event::Reprogram { present: Vec::new(), only: None });
     assert_eq!(*world.table(), before);
     // Rows of our conferences that should not be there go; rows of others, an earlier process's among them, stay.
     let extra = before.legs[&name("c1/p1")].clone();
@@ -265,10 +265,10 @@ fn a_forwarder_that_forgot_is_told_again() {
     };
     world.store.apply(&[extra("c1/p99"), extra("c77/p1"), extra("static")]).unwrap();
     let present = world.rows();
-    world.event(Event::Reprogram { present });
+    world.event(Event::Reprogram { present, only: None });
     let legs = [name("c1/p1"), name("c1/p2"), name("c2/p3"), name("c77/p1"), name("static")];
     assert_eq!(world.table().legs.keys().cloned().collect::<Vec<_>>(), legs);
-    world.event(Event::Reprogram { present: vec![(EntryKind::Endpoint, name("public"))] });
+    world.event(Event::Reprogram { present: vec![(EntryKind::Endpoint, name("public"))], only: None });
 }
 
 fn name(text: &str) -> Name {

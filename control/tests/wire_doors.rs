@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sluice_control::conference::ParticipantId;
-use sluice_control::dialect::wire::{Event, Reason, token};
+use sluice_control::dialect::wire::{Event, Pools, Reason, token};
 use wire_support::{CONV, Reply, Seeded, World, answer_to, confconn, config, message, propsync, response};
 
 const USER: &str = "dc15687bd1c356eb0ea2a7dd2c2b6ccd";
@@ -46,7 +46,9 @@ fn paths_and_methods() {
 
 #[test]
 fn garbage_is_told_what_is_wrong_with_it() {
-    let mut world = World::new(config());
+    let mut config = config();
+    config.limits.description.bytes = 32_000;
+    let mut world = World::new(config);
     let open = world.join(CONV, OTHER, false);
     let mut bad = |body: &str, reason: Reason, says: &str| {
         let before = world.wire.counters().get(reason);
@@ -80,6 +82,11 @@ fn garbage_is_told_what_is_wrong_with_it() {
     bad(&response(CONV, USER, &good[..good.len() / 8], false));
     bad(&response(CONV, USER, &good.replace("ice-ufrag:peer", "ice-ufrag:p e"), false));
     bad(&response(CONV, USER, &good.replace("extmap:2 ", "extmap:1 "), false));
+    let long = format!("{good}a=x:{}\r\n", "y".repeat(32_000));
+    let reply = world.post(&response(CONV, USER, &long, false));
+    assert_eq!(reply.status, 400);
+    assert!(reply.body.contains("at most 32000 are taken"), "{}", reply.body);
+    assert_eq!(world.wire.counters().get(Reason::AnswerSize), 1);
     // The call is as good as before, and an answer said twice is taken once.
     for _ in 0..2 {
         assert_eq!(world.post(&response(CONV, USER, &good, false)).status_field(), 0);
@@ -121,6 +128,62 @@ fn tokens() {
     let counters = world.wire.counters();
     assert_eq!(counters.get(Reason::TokenInvalid), 3);
     assert_eq!((counters.get(Reason::TokenExpired), counters.get(Reason::TokenCannotStart)), (2, 1));
+}
+
+/// A new process knows no conference. Who says it comes back is let in for a while, as the old process would have.
+#[test]
+fn clients_come_back_to_a_new_process_with_the_tokens_they_have() {
+    let secret = token::Secret::new(b"a secret of some length").unwrap();
+    let mut config = config();
+    config.tokens = Some(secret.clone());
+    let mut world = World::new(config);
+    world.wire.set_resumes(world.now + Duration::from_mins(1));
+    let now = wire_support::WALL / 1_000;
+    let ask = |world: &mut World, conv: &str, expires: u64, update: bool, forged: bool| {
+        let (username, credential) = token::mint(&secret, expires, false, &mut Seeded(1));
+        let mut body = confconn(conv, USER, update);
+        body["username"] = json!(username);
+        body["credential"] = json!(if forged { credential.to_lowercase() } else { credential });
+        let reply = world.post(&body).json();
+        if reply["type"] == "SETUP" || reply["type"] == "UPDATE" { 0 } else { reply["status"].as_u64().unwrap() }
+    };
+    assert_eq!(ask(&mut world, "first", now + 600, false, false), 5, "it does not come back, it starts");
+    assert_eq!(ask(&mut world, "first", now + 600, true, true), 2, "a forged token is one still");
+    assert_eq!(ask(&mut world, "first", now + 600, true, false), 0);
+    assert_eq!(ask(&mut world, "second", now - 1, true, false), 0, "a call outlives its token");
+    assert_eq!(world.wire.counters().resumed, 2);
+    world.pass(Duration::from_secs(61));
+    assert_eq!(ask(&mut world, "third", now + 600, true, false), 5);
+    assert_eq!(ask(&mut world, "third", now - 1, true, false), 3);
+}
+
+#[test]
+fn nobody_comes_in_beyond_what_the_forwarder_has_room_for() {
+    let mut world = World::new(config());
+    let pools = |egress: u64| Pools { legs: 100, ingress: 100, learned: 100, egress, lists: 100 };
+    // Five audio and nine video slots each.
+    world.wire.set_capacity(pools(2 * 14 + 13));
+    let one = world.join(CONV, USER, false);
+    world.join(CONV, OTHER, false);
+    assert_eq!(world.post(&confconn(CONV, "third", false)).status_field(), 4);
+    assert_eq!(world.wire.counters().get(Reason::ForwarderFull), 1);
+    // Who is in may come back: its old call makes way.
+    let again = world.join(CONV, USER, true);
+    assert!(world.peers[&one].closed && !world.peers[&again].closed);
+    // Whoever leaves makes room, and offers take none: two may get one, one of them gets in.
+    world.event(Event::Kick { participant: again });
+    let offers = ["third", "fourth"].map(|user| (user, world.offer(CONV, user, false)));
+    let [third, fourth] = offers.map(|(user, offer)| {
+        let answer = answer_to(offer["sdp"].as_str().unwrap(), 9);
+        world.post(&response(CONV, user, &answer, false)).status_field()
+    });
+    assert_eq!((third, fourth), (0, 4));
+    assert_eq!(world.wire.counters().get(Reason::ForwarderFull), 2);
+    world.pass(Duration::from_mins(1));
+    assert!(world.is_clean());
+    // The layers of one picture and what repairs them: a rule each.
+    world.wire.set_capacity(Pools { learned: 3, ..pools(100) });
+    assert_eq!(world.post(&confconn(CONV, USER, false)).status_field(), 4);
 }
 
 #[test]
@@ -242,6 +305,24 @@ fn channels_are_bounded() {
     assert!(!world.peers[&calm].closed);
 }
 
+#[test]
+fn no_conference_is_so_large_that_messages_have_no_bound() {
+    let mut config = config();
+    config.limits.message_most = 2_000;
+    let mut world = World::new(config);
+    let id = world.join(CONV, USER, false);
+    let ping = |bytes: usize| {
+        let mut text = message("PING", USER, false, &json!({})).to_string();
+        text.push_str(&" ".repeat(bytes - text.len()));
+        Event::Message { participant: id, text: text.into_bytes() }
+    };
+    world.event(ping(2_000));
+    assert_eq!(world.peer(id).of("PING").len(), 1);
+    world.event(ping(2_001));
+    assert!(world.peers[&id].closed);
+    assert_eq!(world.wire.counters().get(Reason::MessageSize), 1);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Conn {
@@ -330,7 +411,7 @@ impl Script {
             }
             Step::Reprogram => {
                 let present = world.rows();
-                world.event(Event::Reprogram { present });
+                world.event(Event::Reprogram { present, only: None });
             }
             Step::Pass(ms) => world.pass(Duration::from_millis(*ms)),
             Step::Connect(at)
@@ -408,7 +489,7 @@ proptest! {
         let mut world = script.world;
         world.table().validate().unwrap();
         let rows = world.rows();
-        world.event(Event::Reprogram { present: rows.clone() });
+        world.event(Event::Reprogram { present: rows.clone(), only: None });
         prop_assert_eq!(world.rows(), rows);
         world.pass(Duration::from_secs(40));
         prop_assert!(world.is_clean());

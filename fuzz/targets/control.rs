@@ -25,7 +25,7 @@ pub const TARGETS: &[Target] = &[("sdp", sdp), ("wire", wire), ("transport", tra
 pub fn sdp(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let offered = Offered { audio: 5, video: 9, simulcast: true };
-    if answer::answer(text, &offered).is_ok() {
+    if answer::answer(text, &offered, &sluice_control::sdp::Limits::default()).is_ok() {
         assert!(SessionDescription::parse(text).is_ok(), "an answer that is no description");
     }
     let Ok(description) = SessionDescription::parse(text) else { return };

@@ -16,8 +16,8 @@ mod tests;
 
 pub use error::AdminError;
 pub use query::{
-    ConferenceRow, LegPath, NodeMetrics, NodeStatus, Pair, ParticipantRow, ParticipantState, Query, Reply, Report,
-    ShowReport, Status, StreamNote, StreamRow,
+    ConferenceRow, LayerNote, LegPath, NodeMetrics, NodeStatus, Pair, ParticipantRow, ParticipantState, Query, Reply,
+    Report, ShowReport, Status, StreamNote, StreamRow,
 };
 pub use server::{Asked, Server, Sources};
 

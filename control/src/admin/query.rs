@@ -177,13 +177,30 @@ pub struct Pair {
     pub remote: SocketAddr,
 }
 
-/// Why a stream is as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the node wants of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamNote {
     /// The stream's name in the forwarder's table.
     pub stream: String,
-    /// Why it carries the layer it carries, or nothing.
-    pub why: String,
+    /// What it is for, e.g. `p4 wanted as high`.
+    pub what: String,
+    /// `audio` or `video`.
+    pub kind: String,
+    /// The encodings it may carry, lowest first, or is one of. Empty where there is no choice.
+    #[serde(default)]
+    pub layers: Vec<LayerNote>,
+    /// Place in `layers` of the highest that may be carried, or of the one it is.
+    #[serde(default)]
+    pub top: usize,
+}
+
+/// One encoding of a picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerNote {
+    /// Its rid.
+    pub label: String,
+    /// Name of its stream in the forwarder's table.
+    pub stream: String,
 }
 
 /// Everything about a participant. The node leaves `path` and `streams` empty; they are the forwarder's.
@@ -202,7 +219,11 @@ pub struct ShowReport {
     /// How packets of the leg come in.
     #[serde(default)]
     pub path: Option<LegPath>,
-    /// What the node has to say about single streams.
+    /// What else there is to say about it.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+    /// What the node wants of its streams.
+    #[serde(default)]
     pub notes: Vec<StreamNote>,
     /// Streams with what the forwarder counts.
     #[serde(default)]
@@ -222,6 +243,12 @@ pub struct LegPath {
     pub slow: u64,
     /// By another worker.
     pub stray: u64,
+    /// How its endpoint does I/O, e.g. `xdp_copy`.
+    #[serde(default)]
+    pub io: Option<String>,
+    /// Why packets do not all come the fast way.
+    #[serde(default)]
+    pub why: Vec<String>,
     /// Drops by reason, without zeros.
     pub drops: Vec<(String, u64)>,
 }
@@ -233,14 +260,20 @@ pub struct StreamRow {
     pub name: String,
     /// `in` from the client, `out` to it.
     pub direction: String,
-    /// `audio` or `video`; `None` for what is sent.
+    /// `audio` or `video`.
     pub kind: Option<String>,
     /// Its SSRC.
     pub ssrc: u32,
     /// SSRC it carries now, of what is sent.
     pub carries: Option<u32>,
-    /// Layer, of what is received.
-    pub layer: Option<u8>,
+    /// Participant it carries now, of what is sent.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Encoding it is or carries, by its rid.
+    pub layer: Option<String>,
+    /// `fast` by AF_XDP, `slow` by the kernel socket, or `mixed`; a leg's packets all come one way.
+    #[serde(default)]
+    pub path: Option<String>,
     /// Packets.
     pub packets: u64,
     /// Payload bytes.

@@ -166,10 +166,10 @@ impl Desk {
         match self.node(query).await {
             Ok(Report::Show(mut report)) => {
                 let link = &self.sources.link;
-                let (legs, streams) = tokio::join!(link.legs(), link.streams());
+                let (status, legs, streams) = tokio::join!(link.status(), link.legs(), link.streams());
                 // Without the forwarder the report is what the node knows.
                 if let Ok(legs) = legs {
-                    merge::leg(&mut report, &legs);
+                    merge::leg(&mut report, &legs, status.ok().as_ref());
                 }
                 if let Ok(streams) = streams {
                     merge::streams(&mut report, &streams);

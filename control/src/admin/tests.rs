@@ -42,6 +42,7 @@ fn answer(query: Query, draining: &mut bool) -> Report {
             remote_candidates: Vec::new(),
             pair: None,
             path: None,
+            remarks: Vec::new(),
             notes: Vec::new(),
             streams: Vec::new(),
         })),

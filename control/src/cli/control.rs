@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::args::Global;
 use super::error::{Class, CliError};
 use super::output::{Output, Tone, duration, number};
-use crate::admin::{ParticipantRow, Query, Reply, Report, SOCKET_ENV, ShowReport, Status, client};
+use crate::admin::{ParticipantRow, Query, Reply, Report, SOCKET_ENV, ShowReport, Status, StreamRow, client};
 
 fn ask(global: &Global, query: &Query) -> Result<Reply, CliError> {
     let path = client::socket_path(global.control.as_deref());
@@ -118,8 +118,9 @@ pub(super) fn show(global: &Global, participant: String, output: &mut Output<'_>
                 row.name.clone(),
                 format!("{:08x}", row.ssrc),
                 or_dash(row.kind.as_ref()),
-                row.carries.map_or_else(|| "-".to_owned(), |ssrc| format!("{ssrc:08x}")),
+                carried(row),
                 or_dash(row.layer.as_ref()),
+                or_dash(row.path.as_ref()),
                 number(row.packets),
                 number(row.bytes),
                 number(row.lost),
@@ -127,8 +128,17 @@ pub(super) fn show(global: &Global, participant: String, output: &mut Output<'_>
             ]
         })
         .collect();
-    let headers = ["way", "stream", "ssrc", "kind", "carries", ">layer", ">packets", ">bytes", ">lost", "why"];
+    let headers = ["way", "stream", "ssrc", "kind", "carries", "layer", "path", ">packets", ">bytes", ">lost", "why"];
     output.table(&headers, &rows)
+}
+
+/// Whose packets, and their SSRC.
+fn carried(row: &StreamRow) -> String {
+    match (&row.from, row.carries) {
+        (Some(from), Some(ssrc)) => format!("{from} {ssrc:08x}"),
+        (None, Some(ssrc)) => format!("{ssrc:08x}"),
+        _ => "-".to_owned(),
+    }
 }
 
 /// Candidates, the chosen pair and the path of packets.
@@ -143,19 +153,26 @@ fn connection(report: &ShowReport, output: &mut Output<'_>) -> Result<(), CliErr
         Some(pair) => output.line(&format!("chosen pair  {} - {}", pair.local, pair.remote))?,
         None => output.line("chosen pair  none yet")?,
     }
+    for remark in &report.remarks {
+        output.line(remark)?;
+    }
     let Some(leg) = &report.leg else { return Ok(()) };
     let Some(path) = &report.path else {
         let text = format!("leg {leg} is not known to the forwarder, or the forwarder does not answer");
         return output.line(&output.paint(Tone::Warn, &text));
     };
     output.line(&format!(
-        "leg {leg}  {}  worker {}  fast {}  slow {}  stray {}",
+        "leg {leg}  {}  worker {}  {}  fast {}  slow {}  stray {}",
         path.state,
         path.worker,
+        path.io.as_deref().unwrap_or("-"),
         number(path.fast),
         number(path.slow),
         number(path.stray)
     ))?;
+    for why in &path.why {
+        output.line(&output.paint(Tone::Warn, why))?;
+    }
     if path.drops.is_empty() {
         return Ok(());
     }

@@ -158,9 +158,12 @@ pub(super) fn status(
     let rows: Vec<Vec<String>> = status
         .capacity
         .iter()
-        .map(|c| vec![c.what.clone(), number(c.used), number(c.limit), percent(c.used, c.limit)])
+        .map(|c| {
+            let free = c.limit.saturating_sub(c.used);
+            vec![c.what.clone(), number(c.used), number(free), number(c.limit), percent(c.used, c.limit)]
+        })
         .collect();
-    output.table(&["capacity", ">used", ">limit", ">share"], &rows)?;
+    output.table(&["capacity", ">used", ">free", ">limit", ">share"], &rows)?;
     let l = status.ledger;
     let sum = l.free + l.fill + l.held + l.transmit;
     output.line("")?;

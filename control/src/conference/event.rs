@@ -83,6 +83,17 @@ pub enum Quality {
     High,
 }
 
+impl Quality {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Quality::Any => "any",
+            Quality::Low => "low",
+            Quality::High => "high",
+        }
+    }
+}
+
 /// What follows from an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {

@@ -9,8 +9,10 @@ mod id;
 mod ledger;
 mod member;
 mod rows;
+mod streams;
 
 pub use self::core::{Conference, ConferenceLimits};
 pub use description::{AudioIn, Connection, Description, DescriptionError, Layer, Path, Slots, VideoIn, VideoSlot};
 pub use event::{Action, Event, Quality, Refusal, Subscription};
 pub use id::ParticipantId;
+pub use streams::{LayerView, SlotView};

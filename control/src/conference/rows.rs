@@ -151,13 +151,18 @@ pub(super) fn video_slot(member: &Member, slot: &VideoSlot, publisher: &Member, 
         mid: None,
         csrc: true,
         dscp: None,
-        layer: match quality {
-            Quality::Low => Some(0),
-            Quality::Any | Quality::High => None,
-        },
+        layer: top_layer(quality),
         rtx: slot.rtx.clone(),
         history: slot.history,
     })
+}
+
+/// The highest layer of a picture that may be sent; `None` for the highest there is.
+pub(super) fn top_layer(quality: Quality) -> Option<u8> {
+    match quality {
+        Quality::Low => Some(0),
+        Quality::Any | Quality::High => None,
+    }
 }
 
 /// A conference's audio slot.

@@ -203,6 +203,8 @@ pub struct Wire {
     pub blacklist: Blacklist,
     /// URLs of `/sft_servers_all.json`; by default this node's own.
     pub servers: Vec<PublicUrl>,
+    /// The server a draining node names to new calls.
+    pub redirect: Option<PublicUrl>,
 }
 
 /// What an open node takes before it refuses.

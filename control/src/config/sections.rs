@@ -49,6 +49,14 @@ fn address(text: &str) -> Option<SocketAddr> {
     text.parse().ok()
 }
 
+/// Reads a URL that may be empty for none.
+fn url(fields: &mut Fields<'_, '_, '_>, key: &'static str, into: &mut Option<PublicUrl>) {
+    fields.take(key, "an http or https URL without a query", into, |item| {
+        let text = item.as_str()?;
+        if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+    });
+}
+
 fn http(mut fields: Fields<'_, '_, '_>, http: &mut Http) {
     fields.take("listen", "ADDRESS:PORT or a list of them, e.g. \"0.0.0.0:8443\"", &mut http.listen, |item| {
         if let Some(text) = item.as_str() {
@@ -58,10 +66,7 @@ fn http(mut fields: Fields<'_, '_, '_>, http: &mut Http) {
         list.filter(|list| !list.is_empty())
     });
     tls(&mut fields, http);
-    fields.take("public_url", "an http or https URL without a query", &mut http.public_url, |item| {
-        let text = item.as_str()?;
-        if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
-    });
+    url(&mut fields, "public_url", &mut http.public_url);
     let mut proxies: Vec<Cidr> = Vec::new();
     fields.each("trusted_proxies", "a list of address ranges", |fields, value, at| {
         if let Some(range) = value.as_str().and_then(|text| text.parse().ok()) {
@@ -220,6 +225,7 @@ fn wire(mut fields: Fields<'_, '_, '_>, wire: &mut Wire) {
         None => fields.wrong_at(at, "servers", format!("is {}; expected an http or https URL", shown_value(value))),
     });
     wire.servers = servers;
+    url(&mut fields, "redirect", &mut wire.redirect);
     fields.finish();
 }
 

@@ -94,6 +94,7 @@ fn values_are_read() {
         [wire]
         blacklist = "<6.2.9,6.2.11"
         servers = ["https://a.example"]
+        redirect = "https://b.example/sfts/2/"
     "#;
     let config = Config::parse(text).unwrap();
     assert_eq!(config.http.listen.len(), 2);
@@ -105,6 +106,7 @@ fn values_are_read() {
     assert_eq!(list[0].advertised, Some("192.0.2.1".parse().unwrap()));
     assert_eq!((config.media.dtls, config.admin.listen), (DtlsVersion::Auto, None));
     assert_eq!(config.wire.servers[0].to_string(), "https://a.example");
+    assert_eq!(config.wire.redirect.unwrap().to_string(), "https://b.example/sfts/2");
 }
 
 #[test]

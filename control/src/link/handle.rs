@@ -16,6 +16,8 @@ use super::{LinkConfig, LinkEvent};
 pub(super) enum Command {
     /// A transaction with the session it was made for.
     Transaction { session: u64, id: u64, changes: Vec<Change> },
+    /// The table as it is behind all earlier transactions, for the session it was asked in.
+    Table { session: u64 },
     /// A question.
     Question { request: Request, answer: oneshot::Sender<Result<Response, LinkError>> },
 }
@@ -112,7 +114,18 @@ impl Link {
     /// To be called by the task that takes the [`Events`].
     pub fn transaction(&self, id: u64, changes: Vec<Change>) {
         let session = self.shared.known.load(Ordering::Acquire);
-        if self.commands.try_send(Command::Transaction { session, id, changes }).is_err() {
+        self.order(session, Command::Transaction { session, id, changes });
+    }
+
+    /// Asks for the table behind all earlier transactions. [`LinkEvent::Table`] answers, or the link goes down first.
+    pub fn ask_table(&self) {
+        let session = self.shared.known.load(Ordering::Acquire);
+        self.order(session, Command::Table { session });
+    }
+
+    /// Queues what may not get lost while the session lives.
+    fn order(&self, session: u64, command: Command) {
+        if self.commands.try_send(command).is_err() {
             self.shared.counters.add(Count::Overflow);
             self.shared.overflowed.store(session, Ordering::Release);
             self.shared.overflow.notify_one();

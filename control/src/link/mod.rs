@@ -62,6 +62,8 @@ pub enum LinkEvent {
     Up(Box<Snapshot>),
     /// Events were lost; this is the table now. Transactions that are under way stay so.
     Gap(Box<Snapshot>),
+    /// The table, behind every transaction sent before [`Link::ask_table`].
+    Table(Box<Snapshot>),
     /// Disconnected, or an attempt to connect failed for another reason than the last one. Said once.
     Down(String),
     /// A transaction was answered; answers come in the order of the transactions.

@@ -75,6 +75,8 @@ enum What {
     Question(oneshot::Sender<Result<Response, LinkError>>),
     /// A snapshot because events were lost.
     Gap,
+    /// A snapshot because the node asked.
+    Table,
 }
 
 /// Calls in the order they were written.
@@ -196,7 +198,9 @@ async fn write_table(
 
 fn request(command: Command, shared: &Shared, session: u64) -> Option<(Request, What)> {
     match command {
-        Command::Transaction { session: made_for, .. } if made_for != session => {
+        Command::Transaction { session: made_for, .. } | Command::Table { session: made_for }
+            if made_for != session =>
+        {
             shared.counters.add(Count::Stale);
             None
         }
@@ -204,6 +208,7 @@ fn request(command: Command, shared: &Shared, session: u64) -> Option<(Request, 
             shared.counters.add(Count::Transactions);
             Some((Request::Transaction { id, changes }, What::Transaction(id)))
         }
+        Command::Table { .. } => Some((Request::Snapshot, What::Table)),
         Command::Question { request, answer } => Some((request, What::Question(answer))),
     }
 }
@@ -298,8 +303,9 @@ impl TableReader<'_> {
                 }
                 Ok(())
             }
-            (What::Gap, Response::Refused(refused)) => Err(LinkError::Refused(refused)),
-            (What::Gap, _) => Err(LinkError::Unexpected("snapshot")),
+            (What::Table, Response::Snapshot(snapshot)) => self.tell(LinkEvent::Table(snapshot)).await,
+            (What::Gap | What::Table, Response::Refused(refused)) => Err(LinkError::Refused(refused)),
+            (What::Gap | What::Table, _) => Err(LinkError::Unexpected("snapshot")),
             (What::Question(answer), response) => {
                 // Whoever asked may have stopped waiting.
                 drop(answer.send(Ok(response)));

@@ -68,7 +68,7 @@ async fn drain(
     loop {
         tokio::select! {
             Some(command) = commands.recv() => match command {
-                Command::Transaction { .. } => shared.counters.add(Count::Stale),
+                Command::Transaction { .. } | Command::Table { .. } => shared.counters.add(Count::Stale),
                 // Whoever asked may have gone.
                 Command::Question { answer, .. } => drop(answer.send(Err(LinkError::Down))),
             },

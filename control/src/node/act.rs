@@ -117,7 +117,7 @@ impl Node {
                     let crate::transport::Connection { endpoint, inbound, outbound, ice } = *connection;
                     let connection = Box::new(Connection { endpoint, inbound, outbound, ice });
                     match self.tell(context, Event::Connected { participant, connection }) {
-                        Some(transaction) => drop(self.keyed.insert(transaction, participant)),
+                        Some(transaction) => self.keyed.entry(transaction).or_default().push(participant),
                         None => self.release(context.now, participant),
                     }
                 }
@@ -155,7 +155,7 @@ impl Node {
         self.deadlines.set(participant, next);
     }
 
-    fn release(&mut self, now: Instant, participant: ParticipantId) {
+    pub(super) fn release(&mut self, now: Instant, participant: ParticipantId) {
         if let Some(peer) = self.peers.get_mut(participant) {
             peer.transport.release(now);
         }

@@ -24,6 +24,16 @@ counts! {
     Transactions "transactions";
     /// Transactions the forwarder refused.
     TransactionsRefused "transactions_refused";
+    /// Conferences programmed again because the forwarder refused a transaction of theirs.
+    Repairs "repairs";
+    /// Participants ended because the forwarder takes their rows not even then.
+    ParticipantsRefused "participants_refused";
+    /// Conferences the forwarder takes no rows of, and nobody is left to end.
+    RepairsGivenUp "repairs_given_up";
+    /// Times the process was stopped or starved; deadlines were put off by as long.
+    Stalls "stalls";
+    /// Times the forwarder's pools were full, and calls of an earlier process gave up theirs early.
+    OrphansHurried "orphans_hurried";
     /// Times events of the forwarder were lost.
     EventsMissed "events_missed";
     /// RTCP of participants that nobody here needs.

@@ -2,19 +2,23 @@
 //! locks; never touches a socket, a clock or a source of randomness itself.
 
 mod act;
+mod awake;
 mod counters;
 mod deadlines;
 mod orphans;
 mod peers;
+mod repair;
 mod report;
 mod routes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_table::protocol::{Event as TableEvent, EventRecord, PacketInReason, PacketMessage, Refused, Snapshot};
-use sluice_table::{Change, Endpoint, Entry, Name};
+use sluice_table::protocol::{
+    Capacity, Event as TableEvent, EventRecord, PacketInReason, PacketMessage, Refused, Snapshot,
+};
+use sluice_table::{Change, Endpoint, Entry, EntryKind, Name};
 
 use crate::conference::ParticipantId;
 use crate::dialect::Random;
@@ -25,10 +29,12 @@ use crate::transport::{
     DtlsVersion, Identity, Limits as TransportLimits, LocalCandidate, Output as TransportOutput, TransportStatus,
 };
 
+use awake::Awake;
 pub use counters::{Count, Counters};
 use deadlines::Deadlines;
 use orphans::Orphans;
 use peers::Peers;
+use repair::Repair;
 
 /// When endpoints that the forwarder refused are tried again.
 const ENDPOINTS_AGAIN: Duration = Duration::from_secs(2);
@@ -67,6 +73,8 @@ pub enum Output {
         /// The changes.
         changes: Vec<Change>,
     },
+    /// Ask for the forwarder's table as it is behind all transactions so far; [`LinkEvent::Table`] answers.
+    AskTable,
     /// Send a packet by the forwarder.
     Packet(PacketMessage),
 }
@@ -95,13 +103,17 @@ pub struct Node {
     peers: Peers,
     deadlines: Deadlines,
     orphans: Orphans,
+    repair: Repair,
+    awake: Awake,
     /// Participants whose transports have something to tell.
     restless: Vec<ParticipantId>,
     drained: bool,
     /// Participants whose keys a transaction brings, to be released when it is committed.
-    keyed: HashMap<u64, ParticipantId>,
+    keyed: HashMap<u64, Vec<ParticipantId>>,
     next_transaction: u64,
     up: bool,
+    /// Whether the forwarder was ever connected.
+    was_up: bool,
     /// Why the forwarder refused the endpoints, if it did.
     endpoints_refused: Option<Refused>,
     endpoints_transaction: Option<u64>,
@@ -122,11 +134,14 @@ impl Node {
             peers: Peers::default(),
             deadlines: Deadlines::default(),
             orphans,
+            repair: Repair::default(),
+            awake: Awake::default(),
             restless: Vec::new(),
             drained: false,
             keyed: HashMap::new(),
             next_transaction,
             up: false,
+            was_up: false,
             endpoints_refused: None,
             endpoints_transaction: None,
             endpoints_again: None,
@@ -188,13 +203,15 @@ impl Node {
 
     /// When [`Node::handle_timeout`] is to be called at the latest.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let orphans = self.orphans.deadline().filter(|_| self.up);
-        let own = [self.deadlines.next(), self.wire.next_deadline(), orphans, self.endpoints_again];
+        let orphans = self.awake.wake_at(self.orphans.deadline()).filter(|_| self.up);
+        let wire = self.awake.wake_at(self.wire.next_deadline());
+        let own = [self.deadlines.next(), wire, orphans, self.endpoints_again];
         own.into_iter().flatten().min()
     }
 
     /// A client's request.
     pub fn request(&mut self, context: &mut Context<'_>, id: u64, request: Request) {
+        self.wake(context);
         let available = self.ready().is_ok();
         self.wire.set_available(available);
         let event = wire::Event::Http {
@@ -210,6 +227,7 @@ impl Node {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, context: &mut Context<'_>) {
+        self.wake(context);
         while let Some(participant) = self.deadlines.pop(context.now) {
             let Some(peer) = self.peers.get_mut(participant) else { continue };
             if peer.ends.is_some_and(|at| at <= context.now) {
@@ -219,36 +237,38 @@ impl Node {
             peer.transport.handle_timeout(context.now);
             self.restless.push(participant);
         }
-        if self.wire.next_deadline().is_some_and(|at| at <= context.now) {
+        if self.awake.is_due(context.now, self.wire.next_deadline()) {
             self.tell(context, wire::Event::Tick);
         }
-        let orphans = if self.up { self.orphans.take(context.now) } else { Vec::new() };
+        let orphans = if self.up { self.orphans.take(self.awake.now(context.now)) } else { Vec::new() };
         for changes in orphans {
             tracing::info!(rows = changes.len(), "removing what an earlier control process left in the forwarder");
             self.transaction(changes);
         }
         if self.endpoints_again.take_if(|at| *at <= context.now).is_some() && self.up {
-            self.open_endpoints();
             // Every row stands on an endpoint: those that were refused meanwhile are written again.
-            self.tell(context, wire::Event::Reprogram { present: Vec::new() });
+            self.program(context, Vec::new());
         }
         self.settle(context);
     }
 
     /// Stops letting new participants in.
     pub fn drain(&mut self, context: &mut Context<'_>) {
+        self.wake(context);
         self.tell(context, wire::Event::Drain);
         self.settle(context);
     }
 
     /// Puts a participant out.
     pub fn kick(&mut self, context: &mut Context<'_>, participant: ParticipantId) {
+        self.wake(context);
         self.tell(context, wire::Event::Kick { participant });
         self.settle(context);
     }
 
     /// News of the forwarder.
     pub fn link(&mut self, context: &mut Context<'_>, event: LinkEvent) {
+        self.wake(context);
         match event {
             LinkEvent::Up(snapshot) => self.link_up(context, &snapshot),
             LinkEvent::Down(reason) => {
@@ -256,12 +276,14 @@ impl Node {
                 self.up = false;
                 // Looked for again in the next snapshot.
                 self.orphans.forget();
-                self.keyed.clear();
+                self.repair.forget();
             }
             LinkEvent::Gap(snapshot) => {
                 self.counters.add(Count::EventsMissed);
-                self.reprogram(context, &snapshot);
+                let present = orphans::rows(&snapshot);
+                self.tell(context, wire::Event::Reprogram { present, only: None });
             }
+            LinkEvent::Table(snapshot) => self.repair(context, &snapshot),
             LinkEvent::Committed { id, result } => self.committed(context, id, result),
             LinkEvent::Event(EventRecord { event, .. }) => self.table_event(context, event),
             LinkEvent::Packet(packet) => self.packet(context, packet),
@@ -273,13 +295,27 @@ impl Node {
     fn link_up(&mut self, context: &mut Context<'_>, snapshot: &Snapshot) {
         tracing::info!(generation = snapshot.generation, legs = snapshot.legs.len(), "the forwarder is connected");
         self.up = true;
-        self.keyed.clear();
-        self.open_endpoints();
+        let now = self.awake.now(context.now);
+        if !std::mem::replace(&mut self.was_up, true) {
+            self.wire.set_resumes(now + self.settings.orphan_timeout);
+        }
         let ours =
             |name: &Name| self.wire.owns(name) || self.settings.locals.iter().any(|(local, _)| local.endpoint == *name);
-        self.orphans.find(context.now, snapshot, ours);
+        self.orphans.find(now, snapshot, ours);
         // A snapshot shows no keys: rows of ours may be another process's by the same name. They are written again.
-        self.reprogram(context, snapshot);
+        self.program(context, orphans::rows(snapshot));
+    }
+
+    /// Writes everything, endpoints first.
+    fn program(&mut self, context: &mut Context<'_>, present: Vec<(EntryKind, Name)>) {
+        self.repair.forget();
+        self.open_endpoints();
+        // Whoever waited for an answer that will not come waits for this one.
+        let waiting: Vec<_> = self.keyed.drain().flat_map(|(_, waiting)| waiting).collect();
+        match self.tell(context, wire::Event::Reprogram { present, only: None }) {
+            Some(last) => self.keyed.entry(last).or_default().extend(waiting),
+            None => waiting.into_iter().for_each(|participant| self.release(context.now, participant)),
+        }
     }
 
     /// Asks the forwarder for our sockets.
@@ -296,39 +332,99 @@ impl Node {
         self.endpoints_transaction = Some(self.transaction(endpoints));
     }
 
-    fn reprogram(&mut self, context: &mut Context<'_>, snapshot: &Snapshot) {
-        let present = orphans::rows(snapshot);
-        self.tell(context, wire::Event::Reprogram { present });
-    }
-
     fn committed(&mut self, context: &mut Context<'_>, id: u64, result: Result<u64, Refused>) {
-        let participant = self.keyed.remove(&id);
         let endpoints = self.endpoints_transaction == Some(id);
         if endpoints {
             self.endpoints_transaction = None;
             self.endpoints_refused = None;
         }
-        if let Err(refused) = result {
-            self.counters.add(Count::TransactionsRefused);
-            tracing::error!(id, %refused, hint = refused.hint, "the forwarder refused a transaction");
-            for problem in &refused.problems {
-                tracing::error!(id, %problem, "at fault");
-            }
-            if endpoints {
-                self.endpoints_refused = Some(refused);
-                self.endpoints_again = Some(context.now + ENDPOINTS_AGAIN);
-            } else if let Some(participant) = participant {
-                // Its leg does not exist: it can only come again.
-                self.finish(context, participant, "refused_by_forwarder");
+        let ask = self.repair.answered(id, result.as_ref().map(|_| ()));
+        let Err(refused) = result else {
+            for participant in self.keyed.remove(&id).unwrap_or_default() {
+                self.release(context.now, participant);
+                self.restless.push(participant);
             }
             return;
+        };
+        self.counters.add(Count::TransactionsRefused);
+        tracing::error!(id, %refused, hint = refused.hint, "the forwarder refused a transaction");
+        for problem in &refused.problems {
+            tracing::error!(id, %problem, "at fault");
         }
-        if let Some(participant) = participant
-            && let Some(peer) = self.peers.get_mut(participant)
-        {
-            peer.transport.release(context.now);
-            self.restless.push(participant);
+        if endpoints {
+            self.repair.forget();
+            self.endpoints_refused = Some(refused);
+            self.endpoints_again = Some(context.now + ENDPOINTS_AGAIN);
+            return;
         }
+        if repair::is_full(&refused) {
+            self.hurry_orphans();
+        }
+        if ask {
+            self.outputs.push(Output::AskTable);
+        }
+    }
+
+    /// The forwarder is full: what an earlier process left goes before anybody who is here now.
+    fn hurry_orphans(&mut self) {
+        let orphans = self.orphans.take_all();
+        if !orphans.is_empty() {
+            tracing::warn!("the forwarder is full: calls of an earlier control process end now");
+            self.counters.add(Count::OrphansHurried);
+        }
+        for changes in orphans {
+            self.transaction(changes);
+        }
+    }
+
+    /// What the forwarder holds behind a refusal: conferences concerned are programmed again. Refused once more, whoever
+    /// cannot be programmed goes first.
+    fn repair(&mut self, context: &mut Context<'_>, snapshot: &Snapshot) {
+        let present = orphans::rows(snapshot);
+        let known: BTreeSet<_> = present.iter().cloned().collect();
+        for repair::Job { conference, faults, mut held } in self.repair.jobs() {
+            if let Some(faults) = faults {
+                let wanted = self.wire.numbered(conference).map(crate::conference::Conference::table);
+                let whose = |row: &Name| self.wire.participant_of_row(row);
+                let gone = wanted.map(|table| repair::culprits(table, &known, &faults, whose)).unwrap_or_default();
+                if gone.is_empty() {
+                    tracing::error!(conference, "the forwarder takes no row of it, and nobody is left to end");
+                    self.counters.add(Count::RepairsGivenUp);
+                    self.repair.close(conference);
+                    continue;
+                }
+                for participant in gone {
+                    self.counters.add(Count::ParticipantsRefused);
+                    self.finish(context, participant, "refused_by_forwarder");
+                }
+            }
+            held.extend(self.repair.held(conference));
+            let waiting: Vec<_> = held.iter().filter_map(|id| self.keyed.remove(id)).flatten().collect();
+            self.counters.add(Count::Repairs);
+            self.repair.open(conference, self.next_transaction);
+            let event = wire::Event::Reprogram { present: present.clone(), only: Some(conference) };
+            match self.tell(context, event) {
+                Some(sent) => self.keyed.entry(sent).or_default().extend(waiting),
+                None => self.repair.close(conference),
+            }
+        }
+        if self.repair.go_on() {
+            self.outputs.push(Output::AskTable);
+        }
+    }
+
+    /// Takes note that this process runs.
+    fn wake(&mut self, context: &Context<'_>) {
+        let due = self.next_timeout();
+        if let Some(slept) = self.awake.call(context.now, due) {
+            tracing::warn!(?slept, "this process did not run; participants get as much more time");
+            self.counters.add(Count::Stalls);
+        }
+    }
+
+    /// Says what the forwarder has room for.
+    pub fn set_capacity(&mut self, capacity: &[Capacity]) {
+        self.wire.set_capacity(wire::Pools::of_forwarder(capacity));
     }
 
     fn table_event(&mut self, context: &mut Context<'_>, event: TableEvent) {
@@ -399,7 +495,8 @@ impl Node {
     /// Tells the dialect and does what it wants; returns the last transaction that came of it.
     fn tell(&mut self, context: &mut Context<'_>, event: wire::Event) -> Option<u64> {
         let mut actions = std::mem::take(&mut self.actions);
-        self.wire.handle(context.now, context.wall_ms, event, context.random, &mut actions);
+        let now = self.awake.now(context.now);
+        self.wire.handle(now, context.wall_ms, event, context.random, &mut actions);
         let mut transaction = None;
         for action in actions.drain(..) {
             transaction = self.act(context, action).or(transaction);
@@ -411,8 +508,12 @@ impl Node {
     fn transaction(&mut self, changes: Vec<Change>) -> u64 {
         let id = self.next_transaction;
         self.next_transaction += 1;
-        self.counters.add(Count::Transactions);
-        self.outputs.push(Output::Transaction { id, changes });
+        // Without endpoints everything is refused; everything is written again when there are some.
+        let hopeless = self.endpoints_refused.is_some() && self.endpoints_transaction.is_none();
+        if hopeless || self.repair.send(id, &changes) {
+            self.counters.add(Count::Transactions);
+            self.outputs.push(Output::Transaction { id, changes });
+        }
         id
     }
 }

@@ -49,9 +49,11 @@ impl Orphans {
 
     /// The transactions that remove them, in order, once it is time.
     pub(super) fn take(&mut self, now: Instant) -> Vec<Vec<Change>> {
-        if self.at.is_none_or(|at| at > now) {
-            return Vec::new();
-        }
+        if self.at.is_none_or(|at| at > now) { Vec::new() } else { self.take_all() }
+    }
+
+    /// The transactions that remove them, in order.
+    pub(super) fn take_all(&mut self) -> Vec<Vec<Change>> {
         self.at = None;
         let rows = std::mem::take(&mut self.rows);
         let removed =

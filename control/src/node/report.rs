@@ -2,16 +2,17 @@
 
 use super::{Context, Node};
 use crate::admin::{
-    ConferenceRow, NodeMetrics, NodeStatus, Pair, ParticipantRow, ParticipantState, Query, Report, ShowReport,
-    StreamNote,
+    ConferenceRow, LayerNote, NodeMetrics, NodeStatus, Pair, ParticipantRow, ParticipantState, Query, Report,
+    ShowReport, StreamNote,
 };
-use crate::conference::ParticipantId;
+use crate::conference::{Conference, LayerView, ParticipantId};
 use crate::dialect::wire::ParticipantView;
 use crate::transport::{Phase, TransportStatus};
 
 impl Node {
     /// Answers a question or carries out an order.
     pub fn query(&mut self, context: &mut Context<'_>, query: &Query) -> Report {
+        self.wake(context);
         match query {
             Query::Status => Report::Status(self.node_status()),
             Query::Conferences => Report::Conferences(self.conference_rows(context)),
@@ -20,7 +21,7 @@ impl Node {
                 match conference {
                     Some(id) if !known(id) => Report::NotFound { what: format!("conference {id}") },
                     _ => {
-                        let views = self.wire.participants(context.now, conference.as_deref());
+                        let views = self.wire.participants(self.awake.now(context.now), conference.as_deref());
                         Report::Participants(views.iter().map(|view| self.row(view)).collect())
                     }
                 }
@@ -47,7 +48,7 @@ impl Node {
 
     fn view(&self, context: &Context<'_>, name: &str) -> Option<ParticipantView> {
         let number = name.strip_prefix('p')?.parse().ok()?;
-        self.wire.participant(context.now, ParticipantId(number))
+        self.wire.participant(self.awake.now(context.now), ParticipantId(number))
     }
 
     fn node_status(&self) -> NodeStatus {
@@ -63,7 +64,8 @@ impl Node {
 
     fn conference_rows(&self, context: &Context<'_>) -> Vec<ConferenceRow> {
         let row = |view: crate::dialect::wire::ConferenceView| {
-            let oldest = self.wire.participants(context.now, Some(&view.id)).iter().map(|p| p.age).max();
+            let oldest =
+                self.wire.participants(self.awake.now(context.now), Some(&view.id)).iter().map(|p| p.age).max();
             ConferenceRow {
                 dialect: "wire".to_owned(),
                 participants: view.participants as u64,
@@ -113,25 +115,26 @@ impl Node {
             .collect();
         remote.dedup();
         let chosen = pairs.iter().find(|pair| pair.selected);
-        let mut notes = Vec::new();
-        if let Some(transport) = &transport {
-            let note = |why: String| StreamNote { stream: view.leg.clone(), why };
-            let ignored = transport.ignored;
-            notes.push(note(format!("says it is {}; exchanges media with {} others", view.tool, view.peers)));
-            if ignored.forged + ignored.unexpected + ignored.malformed > 0 {
-                notes.push(note(format!(
-                    "ignored {} forged, {} unexpected and {} unreadable checks",
-                    ignored.forged, ignored.unexpected, ignored.malformed
-                )));
-            }
+        let muted = if view.muted { "; is muted" } else { "" };
+        let mut remarks = vec![format!("says it is {}; exchanges media with {} others{muted}", view.tool, view.peers)];
+        if let Some(ignored) = transport.as_ref().map(|transport| transport.ignored)
+            && ignored.forged + ignored.unexpected + ignored.malformed > 0
+        {
+            remarks.push(format!(
+                "ignored {} forged, {} unexpected and {} unreadable checks",
+                ignored.forged, ignored.unexpected, ignored.malformed
+            ));
         }
+        remarks.extend(view.absent.iter().map(|user| format!("wants to see {user}, who is not here")));
+        let notes = self.wire.conference_of(participant).map(|c| notes(c, participant, &mut remarks));
         ShowReport {
             leg: Some(view.leg.clone()).filter(|_| matches!(view.stage, "connected" | "open")),
             local_candidates: self.settings.locals.iter().map(|(local, _)| local.advertised.to_string()).collect(),
             remote_candidates: remote,
             pair: chosen.map(|pair| Pair { local: pair.local, remote: pair.remote }),
             path: None,
-            notes,
+            remarks,
+            notes: notes.unwrap_or_default(),
             streams: Vec::new(),
             participant: row,
         }
@@ -143,6 +146,7 @@ impl Node {
         let named = |name: &str, value: u64| (name.to_owned(), value);
         let mut counters = vec![
             named("wire_offers", wire.offers),
+            named("wire_resumed", wire.resumed),
             named("wire_messages", wire.messages),
             named("wire_lists", wire.lists),
             named("wire_list_bytes", wire.list_bytes),
@@ -159,6 +163,45 @@ impl Node {
             counters,
         }
     }
+}
+
+/// What is wanted of each stream of a participant; what cannot be had is remarked on.
+fn notes(conference: &Conference, participant: ParticipantId, remarks: &mut Vec<String>) -> Vec<StreamNote> {
+    let audio = |stream: sluice_table::Name, what: String| StreamNote {
+        stream: stream.to_string(),
+        what,
+        kind: "audio".to_owned(),
+        ..StreamNote::default()
+    };
+    let layered = |layers: &[LayerView]| -> Vec<LayerNote> {
+        layers.iter().map(|l| LayerNote { label: l.label.clone(), stream: l.row.to_string() }).collect()
+    };
+    let microphone = conference.microphone(participant);
+    let mut notes: Vec<_> = microphone.into_iter().map(|name| audio(name, "microphone".to_owned())).collect();
+    let own = conference.layers(participant);
+    notes.extend(own.iter().enumerate().map(|(at, layer)| StreamNote {
+        stream: layer.row.to_string(),
+        what: "camera or screen".to_owned(),
+        kind: "video".to_owned(),
+        layers: layered(&own),
+        top: at,
+    }));
+    let loudest = conference.audio_slots(participant).into_iter().enumerate();
+    notes.extend(loudest.map(|(at, name)| audio(name, format!("one of the loudest, slot {}", at + 1))));
+    for slot in conference.video_slots(participant) {
+        let (number, publisher, quality) = (slot.slot + 1, slot.publisher, slot.quality.name());
+        match slot.idle {
+            Some(idle) => remarks.push(format!("video slot {number}: wants {publisher} as {quality}, who {idle}")),
+            None => notes.push(StreamNote {
+                stream: slot.stream.to_string(),
+                what: format!("{publisher} wanted as {quality}"),
+                kind: "video".to_owned(),
+                layers: layered(&slot.layers),
+                top: slot.top,
+            }),
+        }
+    }
+    notes
 }
 
 fn not_found(participant: &str) -> Report {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use sluice_table::protocol::Capacity;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +25,8 @@ use crate::transport::{DtlsVersion, HashFunction, Identity, Limits as TransportL
 
 /// Events and requests taken before the outputs are looked at.
 const BATCH: usize = 64;
+/// How soon after it is connected the forwarder is asked what it has room for.
+const FIRST_STATUS: Duration = Duration::from_millis(100);
 /// Questions of administration that may wait.
 const QUERIES: usize = 64;
 /// A draining node turns new calls away for at least this long, so that whoever sends them hears of it.
@@ -53,6 +56,7 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         locals.iter().map(|(local, _)| local.advertised).collect(),
     );
     wire.servers = config.wire.servers.iter().map(ToString::to_string).collect();
+    wire.redirect = config.wire.redirect.as_ref().map(ToString::to_string);
     wire.tokens = token_secret(&config)?;
     wire.tokens_required = config.wire.require_tokens;
     wire.blacklist = config.wire.blacklist.clone();
@@ -85,7 +89,8 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         reason: error.to_string(),
         hint: "see the [admin] section of the configuration".to_owned(),
     })?;
-    tokio::spawn(heartbeat(link.clone(), config.forwarder.timeout / 4));
+    let (told, capacity) = mpsc::channel(1);
+    tokio::spawn(heartbeat(link.clone(), config.forwarder.timeout / 4, told));
     let node = Node::new(settings, Wire::new(wire));
     let service = Service {
         node,
@@ -93,6 +98,7 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         events,
         requests,
         asked,
+        capacity,
         _admin: admin,
         waiting: HashMap::new(),
         next_request: 1,
@@ -107,11 +113,17 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
 
 /// Asks the forwarder for a sign of life. Nothing else may ask it anything for a long time, and then nobody would notice
 /// that it stands still; the link gives up a session whose questions stay unanswered.
-async fn heartbeat(link: Link, every: Duration) {
+/// Tells the node what the forwarder has room for.
+async fn heartbeat(link: Link, every: Duration, told: mpsc::Sender<Vec<Capacity>>) {
+    let mut known = false;
     loop {
-        tokio::time::sleep(every).await;
+        // Until the first answer nobody knows what there is room for.
+        tokio::time::sleep(if known { every } else { every.min(FIRST_STATUS) }).await;
         // Whatever is wrong, the link tells the node.
-        let _ = link.status().await;
+        known = match link.status().await {
+            Ok(status) => told.send(status.capacity).await.is_ok(),
+            Err(_) => false,
+        };
     }
 }
 
@@ -132,6 +144,9 @@ fn limits(wire: &mut WireConfig, config: &Config) {
     wire.limits.allocations_per_source = limits.allocations_per_source;
     wire.limits.setup = limits.allocation_timeout;
     wire.limits.alive = limits.liveness_timeout;
+    wire.limits.description.bytes = limits.sdp_bytes;
+    wire.limits.description.candidates = limits.candidates;
+    wire.limits.message_most = limits.message_bytes;
     wire.limits.message_rate = limits.messages_per_second;
     wire.limits.message_burst = limits.message_burst;
     wire.limits.video_slots = limits.video_streams.min(32) as u8;
@@ -147,6 +162,7 @@ struct Service {
     events: Events,
     requests: mpsc::Receiver<Incoming>,
     asked: mpsc::Receiver<Asked>,
+    capacity: mpsc::Receiver<Vec<Capacity>>,
     /// Ends when dropped.
     _admin: admin::Server,
     waiting: HashMap<u64, oneshot::Sender<Answer>>,
@@ -183,6 +199,7 @@ impl Service {
                     // Whoever asked may have gone.
                     let _ = reply.send(report);
                 }
+                Some(capacity) = self.capacity.recv() => self.node.set_capacity(&capacity),
                 () = tokio::time::sleep(sleep) => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -276,6 +293,7 @@ impl Service {
                     let _ = self.waiting.remove(&id).map(|reply| reply.send(answer));
                 }
                 Output::Transaction { id, changes } => self.link.transaction(id, changes),
+                Output::AskTable => self.link.ask_table(),
                 Output::Packet(packet) => {
                     // The link counts what does not fit.
                     let _ = self.link.packet(packet);

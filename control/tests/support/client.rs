@@ -27,7 +27,7 @@ const PING: Duration = Duration::from_secs(2);
 /// Between consent checks; browsers take 4 to 6 s, but nobody here has that time.
 const CONSENT: Duration = Duration::from_millis(500);
 
-fn identity() -> Arc<Identity> {
+pub fn identity() -> Arc<Identity> {
     static ONE: OnceLock<Arc<Identity>> = OnceLock::new();
     ONE.get_or_init(|| Arc::new(Identity::generate().unwrap())).clone()
 }

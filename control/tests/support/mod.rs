@@ -231,6 +231,17 @@ impl Lab {
         }
     }
 
+    /// Runs the command against both processes; what it prints.
+    #[track_caller]
+    pub fn sluice(&self, args: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.env("SLUICE_SOCKET", self.dir.path().join("table.sock"));
+        command.env("SLUICE_CONTROL_SOCKET", self.dir.path().join("control.sock"));
+        let ran = command.args(args).output().unwrap();
+        assert!(ran.status.success(), "{args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
     /// What the forwarder counted since, without zeros.
     pub fn counted(&self, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         let grown = |(key, n): (String, u64)| {

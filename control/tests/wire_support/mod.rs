@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluice_control::conference::{Connection, ParticipantId, Path};
 use sluice_control::dialect::Random;
-use sluice_control::dialect::wire::{Action, Event, RequestId, Wire, WireConfig};
+use sluice_control::dialect::wire::{Action, Event, Pools, RequestId, Wire, WireConfig};
 use sluice_control::transport::{Fingerprint, HashFunction};
 use sluice_srtp::Profile;
 use sluice_srtp::key::MasterKey;
@@ -310,6 +310,9 @@ impl World {
 
     /// Whether nothing but the endpoint is left.
     pub fn is_clean(&self) -> bool {
+        if self.wire.participants(self.now, None).is_empty() {
+            assert_eq!(*self.wire.reserved(), Pools::default(), "something is kept free for nobody");
+        }
         self.table().len() == 1 && self.table().endpoints.len() == 1
     }
 

@@ -299,6 +299,11 @@ impl Planner {
         ]
     }
 
+    /// Streams that learn rules may make, over all workers.
+    pub fn learned_limit(&self) -> usize {
+        self.config.capacity.learned * self.leg_slots.len()
+    }
+
     /// Makes `next` the table: checks it and gives the commands that lead there. On refusal nothing changed.
     #[allow(clippy::needless_pass_by_value, reason = "what becomes the table is given away")]
     pub fn plan<C: Provider>(&mut self, next: Table, deps: &mut Deps<'_, C>) -> Result<Plan, Refused> {

@@ -94,6 +94,8 @@ impl Manager {
             .into_iter()
             .map(|(what, used, limit)| Capacity { what: what.to_owned(), used: used as u64, limit: limit as u64 })
             .collect();
+        let (used, limit) = (self.learned.len() as u64, self.planner.learned_limit() as u64);
+        capacity.push(Capacity { what: "learned streams".to_owned(), used, limit });
         let (free, all) = (cells(|c| c.0), cells(|c| c.1));
         capacity.push(Capacity { what: "opened packets".to_owned(), used: all - free, limit: all });
         Status {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sluice_table::{ExtensionIds, Source, Ssrc};
 
 use super::offer::{AUDIO_MID, DATA_MID, HIGH_RID, LOW_RID, Offered, VIDEO_MID};
-use crate::sdp::{Direction, Media, MediaKind, RidDirection, SdpError, SessionDescription};
+use crate::sdp::{self, Direction, Media, MediaKind, RidDirection, SdpError, SessionDescription};
 use crate::transport::{RemoteDescription, Setup};
 
 /// A client's answer.
@@ -179,12 +179,12 @@ pub enum AnswerError {
 /// Reads a client's answer to an offer.
 ///
 /// Sections are found by their mids, and by their places where mids are missing. A slot without a section counts as
-/// not accepted.
+/// not accepted. `limits` bound the text.
 ///
 /// # Errors
 /// See [`AnswerError`].
-pub fn answer(text: &str, offered: &Offered) -> Result<WireAnswer, AnswerError> {
-    let description = SessionDescription::parse(text)?;
+pub fn answer(text: &str, offered: &Offered, limits: &sdp::Limits) -> Result<WireAnswer, AnswerError> {
+    let description = SessionDescription::parse_within(text, limits)?;
     let remote = description.remote_description()?;
     if remote.setup == Setup::ActPass {
         return Err(AnswerError::Undecided);

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use sluice_table::{Name, Ssrc};
 
 use super::WireConfig;
+use super::capacity::Pools;
 use super::offer::{AudioSlot, OfferParameters, Offered, VideoSlot};
 use crate::conference::Quality;
 use crate::dialect::Random;
@@ -120,6 +121,8 @@ pub(super) struct Call {
     /// Whom it wants to see, by slot.
     pub(super) wants: Vec<Option<(User, Quality)>>,
     pub(super) bucket: Bucket,
+    /// What is kept free for it in the forwarder.
+    pub(super) reserved: Pools,
     /// Addresses of its leg.
     pub(super) tuples: Vec<(Name, SocketAddr)>,
 }

@@ -15,7 +15,8 @@ impl Wire {
         let limits = self.config.limits;
         let Some(call) = self.calls.get_mut(&participant).filter(|call| call.stage == Stage::Open) else { return };
         let listed = self.rooms.get(&call.room).map_or(0, |room| room.order.len());
-        if text.len() > limits.message + listed * limits.message_per_participant {
+        let longest = limits.message + listed * limits.message_per_participant;
+        if text.len() > longest.min(limits.message_most) {
             return self.end(turn, participant, Reason::MessageSize);
         }
         if !call.bucket.take(turn.now, limits.message_rate, limits.message_burst) {

@@ -9,6 +9,7 @@ use super::blacklist::Blacklist;
 use super::offer::TOOL;
 use super::token::Secret;
 use crate::conference::ConferenceLimits;
+use crate::sdp;
 use crate::transport::Fingerprint;
 
 /// Configuration of the dialect.
@@ -77,11 +78,15 @@ pub struct WireLimits {
     pub connect: Duration,
     /// Between two PINGs.
     pub alive: Duration,
+    /// Of a session description.
+    pub description: sdp::Limits,
     /// Bytes of a message on the channel. What a client says about every participant of a large conference may be
     /// longer: [`WireLimits::message_per_participant`] is added for each.
     pub message: usize,
     /// See [`WireLimits::message`].
     pub message_per_participant: usize,
+    /// Bytes of a message on the channel, however large the conference is.
+    pub message_most: usize,
     /// Messages a second on one channel.
     pub message_rate: u32,
     /// Messages at once on one channel.
@@ -113,8 +118,10 @@ impl Default for WireLimits {
             setup: Duration::from_secs(10),
             connect: Duration::from_secs(15),
             alive: Duration::from_secs(20),
+            description: sdp::Limits::default(),
             message: 64 << 10,
             message_per_participant: 320,
+            message_most: 256 << 10,
             message_rate: 50,
             message_burst: 100,
             properties: 4 << 10,

@@ -19,6 +19,8 @@ pub enum Reason {
     NoOffer,
     /// HTTP: the answer cannot be read or used.
     Answer,
+    /// HTTP: an answer longer than allowed.
+    AnswerSize,
     /// A client version that is turned away.
     Blacklisted,
     /// No token, or not one of ours.
@@ -67,11 +69,13 @@ pub enum Reason {
     ServerFull,
     /// HTTP: a new call while the forwarder is away or has no endpoints.
     NotReady,
+    /// The forwarder has no room for another participant.
+    ForwarderFull,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 31] = [
+    pub const ALL: [Reason; 33] = [
         Reason::NotFound,
         Reason::Method,
         Reason::Malformed,
@@ -79,6 +83,7 @@ impl Reason {
         Reason::Unexpected,
         Reason::NoOffer,
         Reason::Answer,
+        Reason::AnswerSize,
         Reason::Blacklisted,
         Reason::TokenInvalid,
         Reason::TokenExpired,
@@ -103,6 +108,7 @@ impl Reason {
         Reason::Federation,
         Reason::ServerFull,
         Reason::NotReady,
+        Reason::ForwarderFull,
     ];
 
     /// Its stable name, for metrics and logs.
@@ -115,6 +121,7 @@ impl Reason {
             Reason::Unexpected => "unexpected",
             Reason::NoOffer => "no_offer",
             Reason::Answer => "answer",
+            Reason::AnswerSize => "answer_size",
             Reason::Blacklisted => "blacklisted",
             Reason::TokenInvalid => "token_invalid",
             Reason::TokenExpired => "token_expired",
@@ -139,6 +146,7 @@ impl Reason {
             Reason::Federation => "federation",
             Reason::ServerFull => "server_full",
             Reason::NotReady => "not_ready",
+            Reason::ForwarderFull => "forwarder_full",
         }
     }
 }
@@ -152,6 +160,8 @@ pub struct Counters {
     pub participants: u64,
     /// Conferences that got their first participant.
     pub conferences: u64,
+    /// Clients that came back to a call of an earlier process with a token that would not have started one.
+    pub resumed: u64,
     /// Messages taken from channels.
     pub messages: u64,
     /// Lists of participants sent, one for each receiver.
@@ -160,13 +170,23 @@ pub struct Counters {
     pub list_bytes: u64,
     /// Transports that ended by themselves, by their reason.
     pub closed: BTreeMap<&'static str, u64>,
-    reasons: [u64; Reason::ALL.len()],
+    reasons: Reasons,
+}
+
+/// A count for each reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reasons([u64; Reason::ALL.len()]);
+
+impl Default for Reasons {
+    fn default() -> Reasons {
+        Reasons([0; Reason::ALL.len()])
+    }
 }
 
 impl Counters {
     /// How often something happened for a reason.
     pub fn get(&self, reason: Reason) -> u64 {
-        self.reasons[reason as usize]
+        self.reasons.0[reason as usize]
     }
 
     /// Every reason with its count.
@@ -175,7 +195,7 @@ impl Counters {
     }
 
     pub(super) fn count(&mut self, reason: Reason) {
-        self.reasons[reason as usize] += 1;
+        self.reasons.0[reason as usize] += 1;
     }
 }
 

@@ -75,6 +75,8 @@ pub enum Event {
     Reprogram {
         /// Rows it has now. Those of conferences that are not expected are removed; endpoints and rows of others stay.
         present: Vec<(EntryKind, Name)>,
+        /// Only this conference, by the number its rows' names start with.
+        only: Option<u64>,
     },
 }
 

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use http::Method;
 
 use super::allocation::Origin;
+use super::answer::AnswerError;
 use super::blacklist::major;
 use super::call::{Bucket, Call, Stage, Streams, User};
+use super::capacity::Pools;
 use super::counters::Reason;
 use super::describe::describe;
 use super::machine::Turn;
@@ -17,6 +19,7 @@ use super::room::Room;
 use super::token::{self, TokenError};
 use super::{Action, RequestId, Wire, answer};
 use crate::conference::{self, Conference, ParticipantId};
+use crate::sdp::SdpError;
 use crate::transport::Credentials;
 
 const JSON: &str = "application/json";
@@ -30,6 +33,14 @@ enum Resource<'a> {
     Status,
     Url,
     Servers,
+}
+
+/// A client that may come in.
+struct Admitted {
+    /// Name of its token, if it has one.
+    token: Option<String>,
+    /// Its token alone would not have let it in; it comes back to a call of an earlier process.
+    resumed: bool,
 }
 
 /// A reply with an HTTP status that is not 200, and why.
@@ -159,8 +170,12 @@ impl Wire {
         if self.config.blacklist.refuses(version) {
             return refuse(self, Reason::Blacklisted, ConnStatus::Blacklisted);
         }
-        let origin = match self.admit(turn, message, room.is_some(), returning) {
-            Ok(token) => token.map_or_else(|| Origin::net(client), Origin::Token),
+        let resumes = message.update.0 && self.resumes.is_some_and(|until| turn.now < until);
+        let origin = match self.admit(turn, message, room.is_some(), returning, resumes) {
+            Ok(Admitted { token, resumed }) => {
+                self.counters.resumed += u64::from(resumed);
+                token.map_or_else(|| Origin::net(client), Origin::Token)
+            }
             Err((reason, status)) => return refuse(self, reason, status),
         };
         if !returning && room.as_ref().is_some_and(|(_, room)| room.core.is_full()) {
@@ -174,6 +189,11 @@ impl Wire {
                 || (room.is_none() && self.rooms.len().saturating_sub(unused) >= limits.conferences))
         {
             return refuse(self, Reason::ServerFull, ConnStatus::AuthLimit);
+        }
+        let (videos, simulcast) = wanted(message, limits.video_slots);
+        let more = Pools::expected(limits.conference.audio_slots, videos, simulcast);
+        if !returning && self.lacks(&more) {
+            return refuse(self, Reason::ForwarderFull, ConnStatus::AuthLimit);
         }
         if message.sft_url.as_str().is_some() || message.sft_tuple.as_str().is_some() {
             self.counters.count(Reason::Federation);
@@ -189,26 +209,41 @@ impl Wire {
         message: &Message<'_>,
         exists: bool,
         returning: bool,
-    ) -> Result<Option<String>, (Reason, ConnStatus)> {
-        let Some(secret) = &self.config.tokens else { return Ok(None) };
+        resumes: bool,
+    ) -> Result<Admitted, (Reason, ConnStatus)> {
+        let nobody = Admitted { token: None, resumed: false };
+        let Some(secret) = &self.config.tokens else { return Ok(nobody) };
         let (Some(username), Some(credential)) = (message.username.as_str(), message.credential.as_str()) else {
             let none = message.username.as_str().is_none() && message.credential.as_str().is_none();
             if none && !self.config.tokens_required {
-                return Ok(None);
+                return Ok(nobody);
             }
             return Err((Reason::TokenInvalid, ConnStatus::AuthInvalid));
         };
+        let mut resumed = false;
         let grant = match token::check(secret, username, credential, turn.wall / 1_000) {
             Ok(grant) => grant,
             // A call outlives its token; coming back to it needs no new one.
             Err(TokenError::Expired(grant)) if returning => grant,
+            Err(TokenError::Expired(grant)) if resumes => {
+                resumed = true;
+                grant
+            }
             Err(TokenError::Expired(_)) => return Err((Reason::TokenExpired, ConnStatus::AuthExpired)),
             Err(TokenError::Invalid) => return Err((Reason::TokenInvalid, ConnStatus::AuthInvalid)),
         };
         if !grant.may_start && !exists {
-            return Err((Reason::TokenCannotStart, ConnStatus::AuthCannotStart));
+            if !resumes {
+                return Err((Reason::TokenCannotStart, ConnStatus::AuthCannotStart));
+            }
+            resumed = true;
         }
-        Ok(Some(username.to_owned()))
+        Ok(Admitted { token: Some(username.to_owned()), resumed })
+    }
+
+    /// Whether the forwarder has no room for `more` beside what is kept free.
+    fn lacks(&self, more: &Pools) -> bool {
+        self.capacity.is_some_and(|capacity| capacity.lacks(&self.reserved, more).is_some())
     }
 
     /// Makes a call and its offer. Calls of the same client without an open channel end: it asked again.
@@ -234,10 +269,7 @@ impl Wire {
         if let Some((evicted, reason)) = evicted {
             self.end(turn, evicted, reason);
         }
-        let major = major(message.toolver.as_str().unwrap_or_default());
-        let asked = if message.selective_video.0 { message.vstreams.0.unwrap_or(0).min(MOST_VIDEO) } else { 0 };
-        let videos = asked.min(u64::from(limits.video_slots)) as usize;
-        let simulcast = major.is_some_and(|major| major == 0 || major >= 10);
+        let (videos, simulcast) = wanted(message, limits.video_slots);
         let streams = Streams::draw(limits.conference.audio_slots, videos, simulcast, turn.random);
         let credentials = Credentials { ufrag: turn.random.text(12), password: turn.random.text(32) };
         let sdp = streams.offer(&self.config, &credentials, turn.random);
@@ -266,6 +298,7 @@ impl Wire {
             muted: false,
             wants: Vec::new(),
             bucket: Bucket::new(turn.now, limits.message_rate, limits.message_burst),
+            reserved: Pools::default(),
             tuples: Vec::new(),
         };
         self.setups.insert((turn.now + limits.setup, participant));
@@ -292,8 +325,12 @@ impl Wire {
             _ => return Err(Refused::bad(Reason::NoOffer, "no offer waits for an answer; send CONFCONN first")),
         };
         let sdp = message.sdp.as_str().ok_or_else(|| Refused::bad(Reason::Answer, "sdp is missing"))?;
-        let read = answer::answer(sdp, &call.streams.offered());
-        let read = read.map_err(|e| Refused::bad(Reason::Answer, format!("sdp: {e}")))?;
+        let read = answer::answer(sdp, &call.streams.offered(), &self.config.limits.description);
+        let read = read.map_err(|error| {
+            let long = matches!(error, AnswerError::Description(SdpError::TooLong { .. }));
+            let reason = if long { Reason::AnswerSize } else { Reason::Answer };
+            Refused::bad(reason, format!("sdp: {error}"))
+        })?;
         let description = describe(&read, &call.streams, call.video, &self.config.limits);
         description.check().map_err(|e| Refused::bad(Reason::Answer, format!("sdp: {e}")))?;
         usable(&read.remote.credentials).map_err(|text| Refused::bad(Reason::Answer, text))?;
@@ -302,11 +339,27 @@ impl Wire {
             self.end(turn, participant, Reason::ConferenceFull);
             return Ok(reply::confconn(convid, ConnStatus::AuthLimit));
         }
+        let reserved = Pools::of(&description);
+        // Who comes first brings the conference's own streams along.
+        let mut more = self.rooms.get(convid).map_or_else(Pools::default, |room| room.brings(&self.config.limits));
+        let sources = more;
+        more += reserved;
+        // Its own older call makes way, as soon as the new one carries it: for that long both are there.
+        let returning = self.rooms.get(convid).and_then(|room| room.users.get(user)).is_some_and(|ids| ids.len() > 1);
+        if !returning && self.lacks(&more) {
+            self.end(turn, participant, Reason::ForwarderFull);
+            return Ok(reply::confconn(convid, ConnStatus::AuthLimit));
+        }
         let Some(call) = self.calls.get_mut(&participant) else {
             return Err(Refused::bad(Reason::NoOffer, "the offer is no longer valid; send CONFCONN again"));
         };
         call.stage = Stage::Answered;
         call.audio = audio;
+        call.reserved = reserved;
+        self.reserved += more;
+        if let Some(room) = self.rooms.get_mut(convid) {
+            room.reserved += sources;
+        }
         self.setups.remove(&(since + self.config.limits.setup, participant));
         self.allocations.answered(participant);
         let deadline = turn.now + self.config.limits.connect;
@@ -325,6 +378,13 @@ impl Wire {
         }
         self.rooms.get(convid).is_some_and(|room| !room.core.is_full())
     }
+}
+
+/// Video slots a client wants, and whether it is asked for layers.
+fn wanted(message: &Message<'_>, most: u8) -> (usize, bool) {
+    let asked = if message.selective_video.0 { message.vstreams.0.unwrap_or(0).min(MOST_VIDEO) } else { 0 };
+    let major = major(message.toolver.as_str().unwrap_or_default());
+    (asked.min(u64::from(most)) as usize, major.is_some_and(|major| major == 0 || major >= 10))
 }
 
 /// Whether a leg can be made with credentials (RFC 8839 §5.4).

@@ -10,6 +10,7 @@ use sluice_table::{Change, EntryKind, Name};
 
 use super::allocation::Allocations;
 use super::call::{Call, Stage};
+use super::capacity::Pools;
 use super::counters::{Counters, Reason};
 use super::reply;
 use super::room::Room;
@@ -42,6 +43,12 @@ pub struct Wire {
     drained: bool,
     /// Whether media can be set up now.
     pub(super) available: bool,
+    /// What the forwarder has room for, once it said so.
+    pub(super) capacity: Option<Pools>,
+    /// What is kept free in it for calls that answered.
+    pub(super) reserved: Pools,
+    /// Until then clients may come back to calls that an earlier process had.
+    pub(super) resumes: Option<Instant>,
 }
 
 /// What one event is handled with.
@@ -71,6 +78,9 @@ impl Wire {
             draining: false,
             drained: false,
             available: true,
+            capacity: None,
+            reserved: Pools::default(),
+            resumes: None,
             config,
         }
     }
@@ -84,8 +94,14 @@ impl Wire {
 
     /// Whose leg has this name.
     pub fn participant_of_leg(&self, leg: &Name) -> Option<ParticipantId> {
-        let (_, participant) = leg.0.split_once("/p").filter(|_| self.owns(leg))?;
-        let participant = ParticipantId(participant.parse().ok()?);
+        self.participant_of_row(leg).filter(|_| leg.as_str().bytes().filter(|b| *b == b'/').count() == 1)
+    }
+
+    /// Whose leg or stream a row of this name is.
+    pub fn participant_of_row(&self, row: &Name) -> Option<ParticipantId> {
+        let (_, rest) = row.as_str().split_once("/p").filter(|_| self.owns(row))?;
+        let number = rest.split('/').next()?;
+        let participant = ParticipantId(number.parse().ok()?);
         self.calls.contains_key(&participant).then_some(participant)
     }
 
@@ -116,7 +132,7 @@ impl Wire {
             Event::Tick => self.tick(turn),
             Event::Drain => self.draining = true,
             Event::Kick { participant } => self.end(turn, participant, Reason::Kicked),
-            Event::Reprogram { present } => self.reprogram(turn, present),
+            Event::Reprogram { present, only } => self.reprogram(turn, present, only),
         }
         if self.draining && !self.drained && self.calls.is_empty() {
             self.drained = true;
@@ -149,6 +165,22 @@ impl Wire {
     /// Says whether media can be set up; while it cannot, nobody comes in.
     pub fn set_available(&mut self, available: bool) {
         self.available = available;
+    }
+
+    /// Says what the forwarder has room for; nobody comes in beyond it.
+    pub fn set_capacity(&mut self, capacity: Pools) {
+        self.capacity = Some(capacity);
+    }
+
+    /// What is kept free in the forwarder for calls that answered.
+    pub fn reserved(&self) -> &Pools {
+        &self.reserved
+    }
+
+    /// Says until when clients may come back to calls that an earlier process had. Their tokens were good when they
+    /// came in first; that process knew their conference, this one does not.
+    pub fn set_resumes(&mut self, until: Instant) {
+        self.resumes = Some(until);
     }
 
     fn tick(&mut self, turn: &mut Turn<'_>) {
@@ -347,6 +379,10 @@ impl Wire {
             }
         }
         self.run(turn, &call.room, conference::Event::Leave { participant });
+        self.reserved -= call.reserved;
+        if let Some(room) = self.rooms.get_mut(&call.room).filter(|room| room.core.is_empty()) {
+            self.reserved -= std::mem::take(&mut room.reserved);
+        }
         turn.actions.push(Action::Close { participant });
         let Some(room) = self.rooms.get_mut(&call.room) else { return };
         room.pictures.remove(&call.video.0);
@@ -379,15 +415,16 @@ impl Wire {
     }
 
     /// One transaction a conference; rows of conferences that are over go first.
-    fn reprogram(&self, turn: &mut Turn<'_>, present: Vec<(EntryKind, Name)>) {
+    fn reprogram(&self, turn: &mut Turn<'_>, present: Vec<(EntryKind, Name)>, only: Option<u64>) {
+        let meant = |number: u64| only.is_none_or(|only| only == number);
         let mut known: HashMap<u64, Vec<(EntryKind, Name)>> = HashMap::new();
         for (kind, name) in present.into_iter().filter(|(kind, _)| *kind != EntryKind::Endpoint) {
             // Calls of an earlier process go on until whoever asked for this removes them.
-            if let Some(number) = conference_of(&name).filter(|_| self.owns(&name)) {
+            if let Some(number) = conference_of(&name).filter(|number| self.owns(&name) && meant(*number)) {
                 known.entry(number).or_default().push((kind, name));
             }
         }
-        let mut rooms: Vec<_> = self.rooms.values().map(|room| &room.core).collect();
+        let mut rooms: Vec<_> = self.rooms.values().map(|room| &room.core).filter(|core| meant(core.id())).collect();
         rooms.sort_by_key(|core| core.id());
         let mut transactions = Vec::new();
         for core in rooms {

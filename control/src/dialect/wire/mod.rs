@@ -4,6 +4,7 @@ mod allocation;
 pub mod answer;
 mod blacklist;
 mod call;
+mod capacity;
 mod channel;
 mod config;
 mod counters;
@@ -19,6 +20,7 @@ pub mod token;
 mod views;
 
 pub use blacklist::{Blacklist, BlacklistError};
+pub use capacity::Pools;
 pub use config::{WireConfig, WireLimits};
 pub use counters::{Counters, Reason};
 pub use event::{Action, Event, RequestId};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sluice_table::Ssrc;
 
 use super::call::{Call, User, UserKey};
+use super::capacity::Pools;
 use super::config::WireLimits;
 use super::reply::{self, ListHead};
 use crate::conference::{Conference, ParticipantId};
@@ -37,6 +38,8 @@ pub(super) struct Room {
     last: Option<Instant>,
     /// What the agenda says about this room.
     pub(super) scheduled: Option<Instant>,
+    /// What is kept free in the forwarder for the conference itself.
+    pub(super) reserved: Pools,
 }
 
 impl Room {
@@ -55,6 +58,7 @@ impl Room {
             due: None,
             last: None,
             scheduled: None,
+            reserved: Pools::default(),
         }
     }
 
@@ -82,6 +86,12 @@ impl Room {
     pub(super) fn listed(&self, user: &dyn UserKey, calls: &HashMap<ParticipantId, Call>) -> Option<ParticipantId> {
         let ids = self.users.get(user)?;
         ids.iter().copied().find(|id| calls.get(id).is_some_and(|call| call.place.is_some()))
+    }
+
+    /// What the conference itself takes of the forwarder as soon as somebody is in it, unless that is kept free already.
+    pub(super) fn brings(&self, limits: &WireLimits) -> Pools {
+        let lists = limits.conference.audio_slots as u64;
+        if self.reserved == Pools::default() { Pools { lists, ..Pools::default() } } else { Pools::default() }
     }
 
     /// Lists a call at the end; whether it is the first of a conference that did not start yet.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Wire;
-use crate::conference::ParticipantId;
+use super::call::Call;
+use crate::conference::{Conference, ParticipantId};
 
 /// A conference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +55,8 @@ pub struct ParticipantView {
     pub peers: usize,
     /// Video streams it wants.
     pub wants: usize,
+    /// Users it wants to see that are not here.
+    pub absent: Vec<String>,
 }
 
 impl Wire {
@@ -100,7 +103,26 @@ impl Wire {
             muted: call.muted,
             peers: core.map_or(0, |core| core.peers(participant).count()),
             wants: call.wants.iter().flatten().count(),
+            absent: self.absent(call),
         })
+    }
+
+    fn absent(&self, call: &Call) -> Vec<String> {
+        let Some(room) = self.rooms.get(&call.room) else { return Vec::new() };
+        let wanted = call.wants.iter().flatten().map(|(user, _)| user);
+        let gone = wanted.filter(|user| **user != call.user && room.listed(*user, &self.calls).is_none());
+        gone.map(|user| user.user.to_string()).collect()
+    }
+
+    /// The conference a participant is in.
+    pub fn conference_of(&self, participant: ParticipantId) -> Option<&Conference> {
+        let call = self.calls.get(&participant)?;
+        self.rooms.get(&call.room).map(|room| &room.core)
+    }
+
+    /// The conference whose rows' names start with this number.
+    pub fn numbered(&self, number: u64) -> Option<&Conference> {
+        self.rooms.values().map(|room| &room.core).find(|core| core.id() == number)
     }
 
     /// Calls that wait for their transport.
