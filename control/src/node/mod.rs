@@ -9,7 +9,7 @@ mod peers;
 mod report;
 mod routes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ pub struct Node {
     deadlines: Deadlines,
     orphans: Orphans,
     /// Participants whose transports have something to tell.
-    restless: Vec<ParticipantId>,
+    restless: VecDeque<ParticipantId>,
     drained: bool,
     /// Participants whose keys a transaction brings, to be released when it is committed.
     keyed: HashMap<u64, ParticipantId>,
@@ -122,7 +122,7 @@ impl Node {
             peers: Peers::default(),
             deadlines: Deadlines::default(),
             orphans,
-            restless: Vec::new(),
+            restless: VecDeque::new(),
             drained: false,
             keyed: HashMap::new(),
             next_transaction,
@@ -217,7 +217,7 @@ impl Node {
                 continue;
             }
             peer.transport.handle_timeout(context.now);
-            self.restless.push(participant);
+            self.stir(participant);
         }
         if self.wire.next_deadline().is_some_and(|at| at <= context.now) {
             self.tell(context, wire::Event::Tick);
@@ -247,8 +247,14 @@ impl Node {
         self.settle(context);
     }
 
-    /// News of the forwarder.
+    /// News of the forwarder, and what follows.
     pub fn link(&mut self, context: &mut Context<'_>, event: LinkEvent) {
+        self.hear(context, event);
+        self.settle(context);
+    }
+
+    /// News of the forwarder. [`Node::settle`] has to follow; several events before it are answered together.
+    pub fn hear(&mut self, context: &mut Context<'_>, event: LinkEvent) {
         match event {
             LinkEvent::Up(snapshot) => self.link_up(context, &snapshot),
             LinkEvent::Down(reason) => {
@@ -266,7 +272,6 @@ impl Node {
             LinkEvent::Event(EventRecord { event, .. }) => self.table_event(context, event),
             LinkEvent::Packet(packet) => self.packet(context, packet),
         }
-        self.settle(context);
     }
 
     /// The forwarder may have kept our rows, may have lost them by a restart, or hold those of an earlier process.
@@ -323,11 +328,8 @@ impl Node {
             }
             return;
         }
-        if let Some(participant) = participant
-            && let Some(peer) = self.peers.get_mut(participant)
-        {
-            peer.transport.release(context.now);
-            self.restless.push(participant);
+        if let Some(participant) = participant {
+            self.release(participant);
         }
     }
 
@@ -368,7 +370,7 @@ impl Node {
         };
         if let Some(peer) = self.peers.get_mut(participant) {
             peer.transport.handle_datagram(context.now, &endpoint, from, &bytes);
-            self.restless.push(participant);
+            self.stir(participant);
         }
     }
 
@@ -382,7 +384,7 @@ impl Node {
     fn end(&mut self, now: Instant, participant: ParticipantId) {
         if let Some(peer) = self.peers.get_mut(participant) {
             peer.transport.close(now);
-            while let Some(output) = peer.transport.poll() {
+            while let Some(output) = peer.transport.poll(now) {
                 match output {
                     TransportOutput::Datagram { endpoint, to, bytes } => {
                         self.outputs.push(Output::Packet(PacketMessage::PacketOut { endpoint, to, bytes }));
