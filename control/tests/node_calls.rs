@@ -221,9 +221,9 @@ impl World {
                 {
                     client.pings = Some(now + Duration::from_secs(5));
                     let ping = message(CONV, "PING", client.user, false, &json!({})).to_string();
-                    let _ = client.transport.send(now, channel, Payload::Text(ping));
+                    let _ = client.transport.send(channel, Payload::Text(ping.into()));
                 }
-                while let Some(output) = self.clients[at].transport.poll() {
+                while let Some(output) = self.clients[at].transport.poll(self.now) {
                     busy = true;
                     self.client_output(at, output);
                 }
@@ -246,7 +246,6 @@ impl World {
     }
 
     fn client_output(&mut self, at: usize, output: TransportOutput) {
-        let now = self.now;
         let client = &mut self.clients[at];
         match output {
             TransportOutput::Datagram { bytes, .. } => {
@@ -254,7 +253,7 @@ impl World {
                 let endpoint = name("media0");
                 self.held.push(PacketMessage::PacketIn { endpoint, leg: None, from: client.address, reason, bytes });
             }
-            TransportOutput::Connected(_) => client.transport.release(now),
+            TransportOutput::Connected(_) => client.transport.release(),
             TransportOutput::ChannelOpen { channel, .. } => client.channel = Some(channel),
             TransportOutput::Message { bytes, .. } => {
                 let message: Value = serde_json::from_slice(&bytes).unwrap();

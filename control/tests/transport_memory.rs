@@ -35,8 +35,7 @@ fn a_connected_transport_with_a_channel_stays_small() {
 fn connected(seed: u64) -> World {
     let mut world = World::new(seed, server(), client());
     world.introduce(Setup::Active, true);
-    let now = world.now;
-    world.client.transport.open_channel(now, "calling-3.0").unwrap();
+    world.client.transport.open_channel("calling-3.0").unwrap();
     world.connect();
     assert!(world.run(10_000, |world| !world.client.channels.is_empty()));
     world.run(10_000, |_| false);

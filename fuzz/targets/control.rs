@@ -121,21 +121,21 @@ pub fn transport(data: &[u8]) {
         rest = after;
         received += datagram.len();
         transport.handle_datagram(now, &endpoint, address(1_000 + n % 2), datagram);
-        sent += drain(&mut transport);
+        sent += drain(&mut transport, now);
     }
     for _ in 0..400 {
         let Some(due) = transport.next_timeout() else { break };
         now = now.max(due) + Duration::from_micros(1);
         transport.handle_timeout(now);
-        sent += drain(&mut transport);
+        sent += drain(&mut transport, now);
     }
     assert!(transport.next_timeout().is_none(), "an unanswered transport ends");
     assert!(sent <= received * 3, "{sent} bytes for {received}");
 }
 
-fn drain(transport: &mut Transport) -> usize {
+fn drain(transport: &mut Transport, now: Instant) -> usize {
     let mut sent = 0;
-    while let Some(output) = transport.poll() {
+    while let Some(output) = transport.poll(now) {
         match output {
             Output::Datagram { bytes, .. } => sent += bytes.len(),
             Output::Connected(_) => panic!("connected without our check being answered"),

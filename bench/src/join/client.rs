@@ -237,7 +237,7 @@ impl Client {
 
     /// Does what the transport wants until it wants nothing more.
     async fn settle(&mut self) -> Result<(), String> {
-        while let Some(output) = self.transport.poll() {
+        while let Some(output) = self.transport.poll(Instant::now()) {
             match output {
                 Output::Datagram { to, bytes, .. } => {
                     self.socket.send_to(&bytes, to).await.map_err(|e| format!("sending: {e}"))?;
@@ -250,7 +250,7 @@ impl Client {
                         self.speak = Some(now);
                     }
                     self.remote = connection.ice.tuples.first().copied();
-                    self.transport.release(now);
+                    self.transport.release();
                 }
                 Output::ChannelOpen { channel, .. } => self.open(channel)?,
                 Output::Message { bytes, .. } => self.message(&bytes)?,
@@ -276,7 +276,7 @@ impl Client {
 
     fn send(&mut self, text: String) -> Result<(), String> {
         let Some(channel) = self.channel else { return Ok(()) };
-        self.transport.send(Instant::now(), channel, Payload::Text(text)).map_err(|e| format!("channel: {e}"))
+        self.transport.send(channel, Payload::Text(text.into())).map_err(|e| format!("channel: {e}"))
     }
 
     fn message(&mut self, bytes: &[u8]) -> Result<(), String> {

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice_table::protocol::{
-    Call, EventRecord, PACKET_LIMIT, PacketMessage, Reply, Request, Response, Role, Snapshot, TABLE_LIMIT,
+    Call, EventRecord, PACKET_LIMIT, PacketMessage, Reply, Request, Response, Role, Snapshot, TABLE_LIMIT, append,
 };
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use super::counters::Count;
 use super::error::LinkError;
 use super::handle::{Command, Inside, Shared};
-use super::wire::{Batch, Reader, connect};
+use super::wire::{BATCH, Batch, Reader, connect};
 use super::{LinkConfig, LinkEvent};
 
 /// Most events kept while a snapshot is under way.
@@ -339,18 +340,22 @@ async fn write_packets(
     mut stream: OwnedWriteHalf,
     shared: &Shared,
 ) -> Result<(), LinkError> {
-    let mut batch = Batch::default();
+    let mut frames = Vec::new();
     loop {
         let Some(packet) = packets.recv().await else { return std::future::pending().await };
         let mut next = Some(packet);
         while let Some(packet) = next {
-            let count = match batch.push(&packet, PACKET_LIMIT) {
+            let count = match append(&packet, PACKET_LIMIT, &mut frames) {
                 Ok(()) => Count::PacketsOut,
                 Err(_) => Count::PacketsOutDropped,
             };
             shared.counters.add(count);
-            next = if batch.is_full() { None } else { packets.try_recv().ok() };
+            next = if frames.len() >= BATCH { None } else { packets.try_recv().ok() };
         }
-        batch.write(&mut stream).await?;
+        let broken = |source| LinkError::Broken { doing: "writing", source };
+        stream.write_all(&frames).await.map_err(broken)?;
+        frames.clear();
+        // A burst's memory need not stay.
+        frames.shrink_to(PACKET_LIMIT);
     }
 }

@@ -9,24 +9,24 @@ use serde::de::DeserializeOwned;
 use sluice_table::protocol::{Decoder, Greeting, Hello, PACKET_LIMIT, Role, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::error::LinkError;
 
 /// Bytes that are collected before they are written.
-const BATCH: usize = 256 << 10;
+pub(super) const BATCH: usize = 256 << 10;
 
 /// The reading half of a connection.
 pub(super) struct Reader<R> {
     stream: R,
     decoder: Decoder,
-    /// Table messages from the forwarder hold no keys, but packets hold RTCP in clear.
-    chunk: Zeroizing<Vec<u8>>,
+    /// Nothing the forwarder says holds a key.
+    chunk: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub(super) fn new(stream: R, limit: usize) -> Reader<R> {
-        Reader { stream, decoder: Decoder::new(limit), chunk: Zeroizing::new(vec![0; 64 << 10]) }
+        Reader { stream, decoder: Decoder::new(limit), chunk: vec![0; 64 << 10] }
     }
 
     /// The next message. May be dropped while it waits without losing anything.
@@ -38,16 +38,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             let broken = |source| LinkError::Broken { doing: "reading", source };
             match self.stream.read(&mut self.chunk).await.map_err(broken)? {
                 0 => return Err(broken(ErrorKind::UnexpectedEof.into())),
-                n => {
-                    self.decoder.extend(&self.chunk[..n]);
-                    self.chunk[..n].zeroize();
-                }
+                n => self.decoder.extend(&self.chunk[..n]),
             }
         }
     }
 }
 
-/// Frames that are written together.
+/// Table messages that are written together; zeroed afterwards, since they carry keys.
 #[derive(Default)]
 pub(super) struct Batch {
     frames: Vec<Zeroizing<Vec<u8>>>,

@@ -1,10 +1,11 @@
 //! What the dialect wants becomes outputs and transports; what transports tell becomes events of the dialect.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sluice_table::protocol::PacketMessage;
 
+use super::peers::Peer;
 use super::{Context, Count, Node, Output};
 use crate::conference::{Connection, ParticipantId, Path};
 use crate::dialect::wire::{Action, Event};
@@ -39,7 +40,7 @@ impl Node {
                 };
                 self.counters.add(Count::TransportsOpened);
                 self.peers.insert(participant, Transport::new(config, context.now));
-                self.restless.push(participant);
+                self.stir(participant);
             }
             Action::Answer { participant, remote } => {
                 let peer = self.peers.get_mut(participant)?;
@@ -49,11 +50,11 @@ impl Node {
                     self.finish(context, participant, "description");
                     return None;
                 }
-                self.restless.push(participant);
+                self.stir(participant);
             }
             Action::OpenChannel { participant, label } => {
                 let peer = self.peers.get_mut(participant)?;
-                match peer.transport.open_channel(context.now, label) {
+                match peer.transport.open_channel(label) {
                     Ok(channel) => peer.channel = Some(channel),
                     Err(error) => {
                         tracing::info!(%participant, %error, "a channel was not opened");
@@ -62,14 +63,15 @@ impl Node {
                         return None;
                     }
                 }
-                self.restless.push(participant);
+                self.stir(participant);
             }
-            Action::Send { participant, text } => self.send(context, participant, &text),
+            Action::Send { participant, text } => self.send(context, participant, text),
+            Action::SendList { participant, text } => self.send_list(context, participant, text),
             Action::Close { participant } => {
                 match self.peers.get_mut(participant) {
                     Some(peer) if peer.channel.is_some() => {
                         peer.ends = Some(context.now + LINGER);
-                        self.restless.push(participant);
+                        self.stir(participant);
                     }
                     // Nothing was said to it that could still be on its way.
                     Some(_) => self.end(context.now, participant),
@@ -82,14 +84,14 @@ impl Node {
         None
     }
 
-    fn send(&mut self, context: &mut Context<'_>, participant: ParticipantId, text: &str) {
+    fn send(&mut self, context: &mut Context<'_>, participant: ParticipantId, text: Bytes) {
         let Some(peer) = self.peers.get_mut(participant) else { return };
         let Some(channel) = peer.channel else {
             self.counters.add(Count::NoChannel);
             return;
         };
-        match peer.transport.send(context.now, channel, Payload::Text(text.to_owned())) {
-            Ok(()) => self.restless.push(participant),
+        match peer.transport.send(channel, Payload::Text(text)) {
+            Ok(()) => self.stir(participant),
             Err(error) => {
                 tracing::info!(%participant, %error, "a participant does not take its messages");
                 self.counters.add(Count::ChannelFull);
@@ -98,15 +100,57 @@ impl Node {
         }
     }
 
-    /// Lets every transport that has something to tell tell it, until none has.
-    pub(super) fn settle(&mut self, context: &mut Context<'_>) {
-        while let Some(participant) = self.restless.pop() {
+    /// Sends a list as soon as earlier ones were taken; the newest is enough.
+    fn send_list(&mut self, context: &mut Context<'_>, participant: ParticipantId, text: Bytes) {
+        let Some(peer) = self.peers.get_mut(participant) else { return };
+        if peer.list.replace(text).is_some() {
+            self.counters.add(Count::ListsSuperseded);
+        }
+        self.send_ready_list(context, participant);
+    }
+
+    /// Whether there was one.
+    fn send_ready_list(&mut self, context: &mut Context<'_>, participant: ParticipantId) -> bool {
+        let ready = self.peers.get_mut(participant).and_then(Peer::ready_list);
+        let Some(list) = ready else { return false };
+        self.send(context, participant, list);
+        true
+    }
+
+    /// Notes that a transport may have something to tell.
+    pub(super) fn stir(&mut self, participant: ParticipantId) {
+        if let Some(peer) = self.peers.get_mut(participant)
+            && !std::mem::replace(&mut peer.restless, true)
+        {
+            self.restless.push_back(participant);
+        }
+    }
+
+    /// Lets every transport that has something to tell tell it, until none has. First come, first served: what the first
+    /// ones cause for one that waits is then sent together.
+    pub fn settle(&mut self, context: &mut Context<'_>) {
+        while let Some(participant) = self.restless.pop_front() {
             self.drive(context, participant);
         }
     }
 
     fn drive(&mut self, context: &mut Context<'_>, participant: ParticipantId) {
-        while let Some(output) = self.peers.get_mut(participant).and_then(|peer| peer.transport.poll()) {
+        if let Some(peer) = self.peers.get_mut(participant) {
+            peer.restless = false;
+        }
+        loop {
+            self.take_outputs(context, participant);
+            // Acknowledgements may have made room for it.
+            if !self.send_ready_list(context, participant) {
+                break;
+            }
+        }
+        let next = self.peers.get_mut(participant).and_then(|peer| peer.next_timeout());
+        self.deadlines.set(participant, next);
+    }
+
+    fn take_outputs(&mut self, context: &mut Context<'_>, participant: ParticipantId) {
+        while let Some(output) = self.peers.get_mut(participant).and_then(|peer| peer.transport.poll(context.now)) {
             match output {
                 TransportOutput::Datagram { endpoint, to, bytes } => {
                     self.peers.sent(participant, &endpoint, to, &bytes);
@@ -118,7 +162,7 @@ impl Node {
                     let connection = Box::new(Connection { endpoint, inbound, outbound, ice });
                     match self.tell(context, Event::Connected { participant, connection }) {
                         Some(transaction) => self.keyed.entry(transaction).or_default().push(participant),
-                        None => self.release(context.now, participant),
+                        None => self.release(participant),
                     }
                 }
                 TransportOutput::Moved(path) => {
@@ -151,13 +195,13 @@ impl Node {
                 }
             }
         }
-        let next = self.peers.get_mut(participant).and_then(|peer| peer.next_timeout());
-        self.deadlines.set(participant, next);
     }
 
-    pub(super) fn release(&mut self, now: Instant, participant: ParticipantId) {
+    /// Lets go what waited for a participant's leg.
+    pub(super) fn release(&mut self, participant: ParticipantId) {
         if let Some(peer) = self.peers.get_mut(participant) {
-            peer.transport.release(now);
+            peer.transport.release();
+            self.stir(participant);
         }
     }
 

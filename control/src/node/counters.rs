@@ -50,6 +50,8 @@ counts! {
     ChannelFull "channel_full";
     /// Participants ended because their channel could not be opened or closed on them.
     ChannelLost "channel_lost";
+    /// Lists of participants that were not sent, because a newer one came before the channel had taken older ones.
+    ListsSuperseded "lists_superseded";
     /// Messages for participants that have no channel.
     NoChannel "no_channel";
     /// Peer connections made.

@@ -11,7 +11,7 @@ mod repair;
 mod report;
 mod routes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ pub struct Node {
     repair: Repair,
     awake: Awake,
     /// Participants whose transports have something to tell.
-    restless: Vec<ParticipantId>,
+    restless: VecDeque<ParticipantId>,
     drained: bool,
     /// Participants whose keys a transaction brings, to be released when it is committed.
     keyed: HashMap<u64, Vec<ParticipantId>>,
@@ -136,7 +136,7 @@ impl Node {
             orphans,
             repair: Repair::default(),
             awake: Awake::default(),
-            restless: Vec::new(),
+            restless: VecDeque::new(),
             drained: false,
             keyed: HashMap::new(),
             next_transaction,
@@ -235,7 +235,7 @@ impl Node {
                 continue;
             }
             peer.transport.handle_timeout(context.now);
-            self.restless.push(participant);
+            self.stir(participant);
         }
         if self.awake.is_due(context.now, self.wire.next_deadline()) {
             self.tell(context, wire::Event::Tick);
@@ -266,8 +266,14 @@ impl Node {
         self.settle(context);
     }
 
-    /// News of the forwarder.
+    /// News of the forwarder, and what follows.
     pub fn link(&mut self, context: &mut Context<'_>, event: LinkEvent) {
+        self.hear(context, event);
+        self.settle(context);
+    }
+
+    /// News of the forwarder. [`Node::settle`] has to follow; several events before it are answered together.
+    pub fn hear(&mut self, context: &mut Context<'_>, event: LinkEvent) {
         self.wake(context);
         match event {
             LinkEvent::Up(snapshot) => self.link_up(context, &snapshot),
@@ -288,7 +294,6 @@ impl Node {
             LinkEvent::Event(EventRecord { event, .. }) => self.table_event(context, event),
             LinkEvent::Packet(packet) => self.packet(context, packet),
         }
-        self.settle(context);
     }
 
     /// The forwarder may have kept our rows, may have lost them by a restart, or hold those of an earlier process.
@@ -314,7 +319,7 @@ impl Node {
         let waiting: Vec<_> = self.keyed.drain().flat_map(|(_, waiting)| waiting).collect();
         match self.tell(context, wire::Event::Reprogram { present, only: None }) {
             Some(last) => self.keyed.entry(last).or_default().extend(waiting),
-            None => waiting.into_iter().for_each(|participant| self.release(context.now, participant)),
+            None => waiting.into_iter().for_each(|participant| self.release(participant)),
         }
     }
 
@@ -341,8 +346,7 @@ impl Node {
         let ask = self.repair.answered(id, result.as_ref().map(|_| ()));
         let Err(refused) = result else {
             for participant in self.keyed.remove(&id).unwrap_or_default() {
-                self.release(context.now, participant);
-                self.restless.push(participant);
+                self.release(participant);
             }
             return;
         };
@@ -464,7 +468,7 @@ impl Node {
         };
         if let Some(peer) = self.peers.get_mut(participant) {
             peer.transport.handle_datagram(context.now, &endpoint, from, &bytes);
-            self.restless.push(participant);
+            self.stir(participant);
         }
     }
 
@@ -478,7 +482,7 @@ impl Node {
     fn end(&mut self, now: Instant, participant: ParticipantId) {
         if let Some(peer) = self.peers.get_mut(participant) {
             peer.transport.close(now);
-            while let Some(output) = peer.transport.poll() {
+            while let Some(output) = peer.transport.poll(now) {
                 match output {
                     TransportOutput::Datagram { endpoint, to, bytes } => {
                         self.outputs.push(Output::Packet(PacketMessage::PacketOut { endpoint, to, bytes }));

@@ -233,17 +233,20 @@ impl Service {
     }
 
     fn link_events(&mut self, first: LinkEvent) -> Result<(), ServiceError> {
+        let mut context = Context { now: Instant::now(), wall_ms: wall_ms(), random: &mut self.random };
         let mut next = Some(first);
         let mut room = BATCH;
+        let mut answered = false;
         while let Some(event) = next {
-            let answered = matches!(event, LinkEvent::Committed { .. });
-            self.with(|node, context| node.link(context, event));
-            self.flush();
-            if answered && !self.announced {
-                self.announce()?;
-            }
+            answered |= matches!(event, LinkEvent::Committed { .. });
+            self.node.hear(&mut context, event);
             room -= 1;
             next = if room > 0 { self.events.try_recv() } else { None };
+        }
+        self.node.settle(&mut context);
+        self.flush();
+        if answered && !self.announced {
+            self.announce()?;
         }
         Ok(())
     }

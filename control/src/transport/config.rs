@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sluice_srtp::key::MasterKey;
 use sluice_table::{Ice, Name};
 
@@ -87,19 +88,19 @@ pub struct TransportConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(pub u32);
 
-/// A message to send.
+/// A message to send. Its bytes are not copied before they are sealed: many channels may send the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Text.
-    Text(String),
+    /// Text in UTF-8.
+    Text(Bytes),
     /// Bytes.
-    Binary(Vec<u8>),
+    Binary(Bytes),
 }
 
 impl Payload {
-    pub(super) fn into_bytes(self) -> (bool, Vec<u8>) {
+    pub(super) fn into_bytes(self) -> (bool, Bytes) {
         match self {
-            Payload::Text(text) => (true, text.into_bytes()),
+            Payload::Text(text) => (true, text),
             Payload::Binary(bytes) => (false, bytes),
         }
     }

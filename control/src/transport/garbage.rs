@@ -76,7 +76,7 @@ fn garbage_beside_a_running_association_changes_nothing() {
     let mut random = Random(21);
     let mut got = 0;
     for n in 0..300 {
-        sides[1].send(channel, Payload::Text(format!("message {n}"))).expect("an open channel");
+        sides[1].send(channel, Payload::Text(format!("message {n}").into())).expect("an open channel");
         let [server, _] = exchange(&mut now, &mut sides, |packet| {
             let noise: Vec<u8> = (0..random.below(1_200)).map(|_| random.below(256) as u8).collect();
             // Its header, so that it is for this association; not its tag, which a stranger does not know.

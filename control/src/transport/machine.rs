@@ -26,6 +26,8 @@ use super::{Candidate, Credentials, Fingerprint, Identity, RemoteDescription, Se
 const HOLD: Duration = Duration::from_millis(100);
 /// Datagrams held; more of them leave at once.
 const HELD: usize = 64;
+/// Packets sealed before what they became is taken: `dimpl` keeps ten.
+const SEALED: usize = 8;
 /// Hellos of one transport that may make no sense.
 const GARBLED: u64 = 16;
 /// Longest datagram looked at.
@@ -33,8 +35,9 @@ const MAX_DATAGRAM: usize = 2_048;
 
 /// One peer connection. Time is given, randomness is given; nothing here touches a socket.
 ///
-/// After every call, [`Transport::poll`] until it gives nothing more, then wait for a datagram or for
-/// [`Transport::next_timeout`].
+/// After calls, [`Transport::poll`] until it gives nothing more, then wait for a datagram or for
+/// [`Transport::next_timeout`]. Several datagrams and messages before the first poll are worked on together: that
+/// makes fewer acknowledgements and fuller packets than one at a time.
 #[derive(Debug)]
 pub struct Transport {
     pub(super) agent: Agent,
@@ -54,6 +57,8 @@ pub struct Transport {
     pub(super) establish_by: Option<Instant>,
     pub(super) closed: Option<CloseReason>,
     pub(super) outputs: VecDeque<Output>,
+    /// Whether anything happened since [`Transport::work`].
+    pub(super) pending: bool,
 }
 
 impl Transport {
@@ -78,6 +83,7 @@ impl Transport {
             establish_by: Some(now + establish),
             closed: None,
             outputs: VecDeque::new(),
+            pending: false,
         }
     }
 
@@ -104,7 +110,7 @@ impl Transport {
         for candidate in &remote.candidates {
             self.agent.add_candidate(now, candidate);
         }
-        self.work(now);
+        self.pending = true;
         Ok(())
     }
 
@@ -112,7 +118,7 @@ impl Transport {
     pub fn add_candidate(&mut self, now: Instant, candidate: &Candidate) {
         if self.closed.is_none() {
             self.agent.add_candidate(now, candidate);
-            self.work(now);
+            self.pending = true;
         }
     }
 
@@ -123,10 +129,10 @@ impl Transport {
 
     /// Starts an ICE restart with new credentials. What runs goes on until a tuple of the new session is validated,
     /// which [`Output::Moved`] tells; the peer's new credentials come by [`Transport::set_remote`].
-    pub fn restart(&mut self, now: Instant, credentials: Credentials) {
+    pub fn restart(&mut self, credentials: Credentials) {
         if self.closed.is_none() {
             self.agent.restart(credentials);
-            self.work(now);
+            self.pending = true;
         }
     }
 
@@ -149,7 +155,7 @@ impl Transport {
             Protocol::Dtls => self.agent.ignored.early += 1,
             Protocol::Other => self.agent.ignored.stray += 1,
         }
-        self.work(now);
+        self.pending = true;
     }
 
     fn handle_dtls(&mut self, now: Instant, bytes: &[u8]) {
@@ -219,9 +225,9 @@ impl Transport {
     fn drain_sctp(&mut self, now: Instant) {
         let (mut packets, mut events) = (Vec::new(), Vec::new());
         self.sctp.drain(now, &mut packets, &mut events);
-        for packet in packets {
+        for packets in packets.chunks(SEALED) {
             let Some(dtls) = &mut self.dtls else { break };
-            let result = dtls.send(&packet);
+            let result = packets.iter().try_for_each(|packet| dtls.send(packet));
             self.drain_dtls(now, result);
         }
         self.tell(events);
@@ -266,12 +272,12 @@ impl Transport {
     }
 
     /// Lets the datagrams go that waited for the leg. To be called once the forwarder has the keys.
-    pub fn release(&mut self, now: Instant) {
+    pub fn release(&mut self) {
         self.hold_until = None;
         for datagram in std::mem::take(&mut self.held) {
             self.send_datagram(datagram);
         }
-        self.work(now);
+        self.pending = true;
     }
 
     /// Everything that may follow from whatever just happened.
@@ -355,7 +361,7 @@ impl Transport {
             return;
         }
         if self.hold_until.is_some_and(|until| until <= now) {
-            self.release(now);
+            self.release();
         }
         if self.dtls.as_ref().and_then(Association::next_timeout).is_some_and(|at| at <= now) {
             let result = self.dtls.as_mut().map_or(Ok(()), |dtls| dtls.handle_timeout(now));
@@ -364,40 +370,48 @@ impl Transport {
         if self.sctp.next_timeout().is_some_and(|at| at <= now) {
             self.sctp.handle_timeout(now);
         }
-        self.work(now);
+        self.pending = true;
     }
 
     /// What to do next; `None` when there is nothing more for now.
-    pub fn poll(&mut self) -> Option<Output> {
+    pub fn poll(&mut self, now: Instant) -> Option<Output> {
+        if self.outputs.is_empty() && std::mem::take(&mut self.pending) {
+            self.work(now);
+        }
         self.outputs.pop_front()
     }
 
     /// Opens an ordered reliable channel; [`Output::ChannelOpen`] tells when the peer took it.
-    pub fn open_channel(&mut self, now: Instant, label: &str) -> Result<ChannelId, SendError> {
+    pub fn open_channel(&mut self, label: &str) -> Result<ChannelId, SendError> {
         if self.closed.is_some() {
             return Err(SendError::Closed);
         }
         let channel = self.sctp.open(label)?;
-        self.work(now);
+        self.pending = true;
         Ok(channel)
     }
 
     /// Closes a channel; [`Output::ChannelClosed`] follows.
-    pub fn close_channel(&mut self, now: Instant, channel: ChannelId) -> Result<(), SendError> {
+    pub fn close_channel(&mut self, channel: ChannelId) -> Result<(), SendError> {
         let mut events = Vec::new();
         self.sctp.close_channel(channel, &mut events)?;
         self.tell(events);
-        self.work(now);
+        self.pending = true;
         Ok(())
     }
 
+    /// Bytes of messages of a channel that wait to be sent or acknowledged.
+    pub fn buffered(&mut self, channel: ChannelId) -> usize {
+        self.sctp.buffered_in(channel)
+    }
+
     /// Sends a message on an open channel.
-    pub fn send(&mut self, now: Instant, channel: ChannelId, payload: Payload) -> Result<(), SendError> {
+    pub fn send(&mut self, channel: ChannelId, payload: Payload) -> Result<(), SendError> {
         if self.closed.is_some() {
             return Err(SendError::Closed);
         }
         self.sctp.send(channel, payload)?;
-        self.work(now);
+        self.pending = true;
         Ok(())
     }
 
@@ -405,7 +419,11 @@ impl Transport {
     /// [`Transport::poll`].
     pub fn close(&mut self, now: Instant) {
         if self.closed.is_none() {
-            self.release(now);
+            self.release();
+            // What was said before goes out before.
+            self.work(now);
+        }
+        if self.closed.is_none() {
             self.end(CloseReason::Local);
         }
     }

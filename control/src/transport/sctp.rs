@@ -351,15 +351,23 @@ impl Sctp {
             return Err(SendError::Full { waiting, limit: self.limits.send_buffer });
         }
         let (ppid, bytes) = match (text, bytes.is_empty()) {
-            (true, false) => (Ppid::String, Bytes::from(bytes)),
-            (false, false) => (Ppid::Binary, Bytes::from(bytes)),
+            (true, false) => (Ppid::String, bytes),
+            (false, false) => (Ppid::Binary, bytes),
             // SCTP has no empty messages (RFC 8831 §6.6).
             (true, true) => (Ppid::StringEmpty, Bytes::from_static(&[0])),
             (false, true) => (Ppid::BinaryEmpty, Bytes::from_static(&[0])),
         };
         let (_, association) = self.association.as_mut().ok_or(SendError::NotOpen(id))?;
         let mut stream = association.stream(stream).map_err(|_| SendError::Sctp)?;
-        stream.write_sctp(&bytes, ppid).map(|_| ()).map_err(|_| SendError::Sctp)
+        // The one way to write that keeps references to the bytes instead of a copy.
+        let written = stream.set_default_payload_type(ppid).and_then(|()| stream.write_chunks(&mut [bytes]));
+        written.map(|_| ()).map_err(|_| SendError::Sctp)
+    }
+
+    /// Bytes of a channel's messages that are not acknowledged; none if it is not open.
+    pub(super) fn buffered_in(&mut self, id: ChannelId) -> usize {
+        let open = self.channels.iter().find(|c| c.id == id && c.state == State::Open);
+        open.map(|channel| channel.stream).map_or(0, |stream| self.buffered_on(stream))
     }
 
     fn buffered_on(&mut self, stream: StreamId) -> usize {

@@ -281,7 +281,7 @@ impl Inner {
     }
 
     fn poll(&mut self, now: Instant) {
-        while let Some(output) = self.transport.poll() {
+        while let Some(output) = self.transport.poll(now) {
             match output {
                 Output::Datagram { bytes, .. } => self.transmit(bytes),
                 Output::Connected(connection) => {
@@ -289,7 +289,7 @@ impl Inner {
                     self.ear = Some(Ear::new(&connection.inbound));
                     self.key = Some(connection.outbound.clone());
                     self.next = [now; 3];
-                    self.transport.release(now);
+                    self.transport.release();
                 }
                 Output::ChannelOpen { channel, .. } => self.channel = Some(channel),
                 Output::Message { bytes, .. } => self.message(&bytes),
@@ -357,7 +357,7 @@ impl Inner {
     pub fn say(&mut self, text: &str) -> bool {
         let Some(channel) = self.channel else { return false };
         let now = Instant::now();
-        let sent = self.transport.send(now, channel, Payload::Text(text.to_owned())).is_ok();
+        let sent = self.transport.send(channel, Payload::Text(text.to_owned().into())).is_ok();
         self.poll(now);
         sent
     }

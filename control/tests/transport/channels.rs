@@ -8,9 +8,8 @@ fn connected(seed: u64, impairment: Impairment) -> World {
     let mut world = World::new(seed, server(), client());
     world.impairment = impairment;
     world.introduce(Setup::Active, true);
-    let now = world.now;
-    world.client.transport.open_channel(now, "calling-3.0").unwrap();
-    world.server.transport.open_channel(now, "from-sluice").unwrap();
+    world.client.transport.open_channel("calling-3.0").unwrap();
+    world.server.transport.open_channel("from-sluice").unwrap();
     world.connect();
     assert!(world.run(60_000, |world| world.client.channels.len() == 2 && world.server.channels.len() == 2));
     world
@@ -38,14 +37,13 @@ fn both_sides_open_and_large_messages_arrive_whole_and_in_order() {
         assert_eq!(labels(&world.client.channels), ["calling-3.0", "from-sluice"]);
         let find = |channels: &[(_, String)]| channels.iter().find(|(_, l)| l == "calling-3.0").unwrap().0;
         let (at_server, at_client) = (find(&world.server.channels), find(&world.client.channels));
-        let now = world.now;
         let expected = [pattern(60_000, 1), pattern(200_000, 2), Vec::new(), pattern(1, 3), pattern(262_144, 4)];
         for bytes in &expected {
-            world.server.transport.send(now, at_server, Payload::Binary(bytes.clone())).unwrap();
-            world.client.transport.send(now, at_client, Payload::Binary(bytes.clone())).unwrap();
+            world.server.transport.send(at_server, Payload::Binary(bytes.clone().into())).unwrap();
+            world.client.transport.send(at_client, Payload::Binary(bytes.clone().into())).unwrap();
         }
-        world.server.transport.send(now, at_server, Payload::Text("hello".into())).unwrap();
-        world.client.transport.send(now, at_client, Payload::Text(String::new())).unwrap();
+        world.server.transport.send(at_server, Payload::Text("hello".into())).unwrap();
+        world.client.transport.send(at_client, Payload::Text("".into())).unwrap();
         let done = world.run(600_000, |world| world.client.messages.len() == 6 && world.server.messages.len() == 6);
         assert!(done, "{impairment:?} {} {}", world.client.messages.len(), world.server.messages.len());
         for (at, bytes) in expected.iter().enumerate() {
@@ -61,11 +59,9 @@ fn both_sides_open_and_large_messages_arrive_whole_and_in_order() {
 #[test]
 fn limits_are_errors_that_pass() {
     let mut world = connected(30, Impairment::default());
-    let (channel, now) = (world.server.channels[0].0, world.now);
-    let send = |world: &mut World, length| {
-        let now = world.now;
-        world.server.transport.send(now, channel, Payload::Binary(pattern(length, 0)))
-    };
+    let channel = world.server.channels[0].0;
+    let send =
+        |world: &mut World, length| world.server.transport.send(channel, Payload::Binary(pattern(length, 0).into()));
     assert_eq!(send(&mut world, 262_145), Err(SendError::TooLarge { length: 262_145, limit: 262_144 }));
     let sent = (0..10).take_while(|_| send(&mut world, 200_000).is_ok()).count();
     assert!((5..10).contains(&sent), "{sent}");
@@ -73,9 +69,9 @@ fn limits_are_errors_that_pass() {
     assert!(world.run(60_000, |world| world.client.messages.len() == sent));
     assert_eq!(send(&mut world, 200_000), Ok(()));
     for at in 2..8 {
-        world.server.transport.open_channel(now, &format!("number {at}")).unwrap();
+        world.server.transport.open_channel(&format!("number {at}")).unwrap();
     }
-    assert_eq!(world.server.transport.open_channel(now, "one more"), Err(SendError::TooManyChannels(8)));
+    assert_eq!(world.server.transport.open_channel("one more"), Err(SendError::TooManyChannels(8)));
 }
 
 #[test]
@@ -83,9 +79,8 @@ fn a_peer_that_opens_too_many_gets_those_reset() {
     let limits = Limits { channels: 20, ..Limits::default() };
     let mut world = World::new(31, server(), Options { limits, ..client() });
     world.introduce(Setup::Active, true);
-    let now = world.now;
     for at in 0..12 {
-        world.client.transport.open_channel(now, &format!("number {at}")).unwrap();
+        world.client.transport.open_channel(&format!("number {at}")).unwrap();
     }
     world.connect();
     world.run(20_000, |world| world.client.closed_channels.len() == 4);
@@ -98,16 +93,15 @@ fn a_peer_that_opens_too_many_gets_those_reset() {
 fn a_closed_channel_is_closed_on_both_sides_and_its_stream_can_be_used_again() {
     let mut world = connected(32, Impairment::default());
     for round in 0..3 {
-        let (now, channel) = (world.now, world.server.channels.last().unwrap().0);
-        world.server.transport.close_channel(now, channel).unwrap();
+        let channel = world.server.channels.last().unwrap().0;
+        world.server.transport.close_channel(channel).unwrap();
         let closed = |world: &World| (world.server.closed_channels.len(), world.client.closed_channels.len());
         assert!(world.run(10_000, |world| closed(world) == (round + 1, round + 1)), "{:?}", closed(&world));
-        let now = world.now;
         assert_eq!(
-            world.server.transport.send(now, channel, Payload::Text("late".into())),
+            world.server.transport.send(channel, Payload::Text("late".into())),
             Err(SendError::NotOpen(channel))
         );
-        world.server.transport.open_channel(now, "again").unwrap();
+        world.server.transport.open_channel("again").unwrap();
         assert!(world.run(10_000, |world| world.server.channels.len() == 3 + round), "{round}");
     }
 }
@@ -123,7 +117,6 @@ fn an_end_is_told_once_and_heard() {
     assert_eq!(world.client.closed, [CloseReason::Local]);
     assert_eq!(world.server.closed, [CloseReason::Peer]);
     let channel = world.server.channels[0].0;
-    let now = world.now;
-    assert_eq!(world.server.transport.send(now, channel, Payload::Text("x".into())), Err(SendError::Closed));
+    assert_eq!(world.server.transport.send(channel, Payload::Text("x".into())), Err(SendError::Closed));
     assert_eq!((world.server.transport.next_timeout(), world.client.transport.next_timeout()), (None, None));
 }

@@ -41,12 +41,11 @@ fn garbage_everywhere_stops_nothing() {
         let mut world = World::new(seed, server(), client());
         world.impairment = Impairment { loss: 5, duplicate: 5, delay: (5, 30), garbage: 40 };
         world.introduce(if seed % 2 == 0 { Setup::Active } else { Setup::Passive }, true);
-        let now = world.now;
-        world.client.transport.open_channel(now, "x").unwrap();
+        world.client.transport.open_channel("x").unwrap();
         world.connect();
         assert!(world.run(60_000, |world| !world.client.channels.is_empty()), "{seed}");
-        let (channel, now) = (world.client.channels[0].0, world.now);
-        world.client.transport.send(now, channel, Payload::Binary(vec![7; 60_000])).unwrap();
+        let channel = world.client.channels[0].0;
+        world.client.transport.send(channel, Payload::Binary(vec![7; 60_000].into())).unwrap();
         assert!(world.run(300_000, |world| !world.server.messages.is_empty()), "{seed} {:?}", world.server.closed);
         assert_eq!(world.server.messages[0].2, vec![7; 60_000]);
     }
@@ -111,8 +110,7 @@ fn forged_requests_get_nothing_and_are_counted() {
 fn alerts_and_records_in_clear_do_not_end_a_connection() {
     let mut world = World::new(49, server(), client());
     world.introduce(Setup::Active, true);
-    let now = world.now;
-    world.client.transport.open_channel(now, "x").unwrap();
+    world.client.transport.open_channel("x").unwrap();
     world.connect();
     assert!(world.run(10_000, |world| !world.client.channels.is_empty()));
     let (from, here) = (address("198.51.100.7:5000"), address("192.0.2.1:4000"));
@@ -131,8 +129,8 @@ fn alerts_and_records_in_clear_do_not_end_a_connection() {
     }
     world.run(2_000, |_| false);
     assert!(world.server.closed.is_empty(), "{:?}", world.server.closed);
-    let (channel, now) = (world.client.channels[0].0, world.now);
-    world.client.transport.send(now, channel, Payload::Text("still here".into())).unwrap();
+    let channel = world.client.channels[0].0;
+    world.client.transport.send(channel, Payload::Text("still here".into())).unwrap();
     assert!(world.run(5_000, |world| !world.server.messages.is_empty()));
 }
 
@@ -241,8 +239,7 @@ fn signalled_addresses_nobody_is_at_get_a_few_checks() {
 fn broken_copies_of_everything_a_peer_sends_are_survived() {
     let mut source = World::new(50, server(), client());
     source.introduce(Setup::Active, true);
-    let now = source.now;
-    source.client.transport.open_channel(now, "x").unwrap();
+    source.client.transport.open_channel("x").unwrap();
     source.connect();
     source.run(3_000, |_| false);
     let real: Vec<Vec<u8>> = source.log.iter().map(|(_, bytes)| bytes.clone()).collect();

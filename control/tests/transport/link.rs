@@ -226,8 +226,8 @@ impl World {
     }
 
     fn drain(&mut self, side: Side) {
-        while let Some(output) = self.peer(side).transport.poll() {
-            let now = self.now;
+        let now = self.now;
+        while let Some(output) = self.peer(side).transport.poll(now) {
             let peer = self.peer(side);
             match output {
                 Output::Datagram { endpoint, to, bytes } => {
@@ -249,7 +249,7 @@ impl World {
                     assert!(peer.connection.is_none(), "connected twice");
                     peer.connection = Some(*connection);
                     if peer.release {
-                        peer.transport.release(now);
+                        peer.transport.release();
                     }
                 }
                 Output::Moved(path) => peer.moved.push(path),

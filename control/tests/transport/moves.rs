@@ -14,8 +14,7 @@ fn world(seed: u64, controlling: bool) -> World {
     let mut world =
         World::new(seed, Options { controlling, ..server() }, Options { controlling: !controlling, ..client() });
     world.introduce(Setup::Active, true);
-    let now = world.now;
-    world.client.transport.open_channel(now, "x").unwrap();
+    world.client.transport.open_channel("x").unwrap();
     world.connect();
     assert!(world.run(10_000, |world| !world.server.channels.is_empty() && !world.client.channels.is_empty()));
     world.run(3_000, |_| false);
@@ -31,10 +30,9 @@ fn ask(world: &mut World, from: &str, controlling: bool, nominate: bool) {
 
 fn exchange(world: &mut World) {
     let (server, client) = (world.server.channels[0].0, world.client.channels[0].0);
-    let now = world.now;
     let before = (world.server.messages.len(), world.client.messages.len());
-    world.server.transport.send(now, server, Payload::Binary(vec![1; 30_000])).unwrap();
-    world.client.transport.send(now, client, Payload::Binary(vec![2; 30_000])).unwrap();
+    world.server.transport.send(server, Payload::Binary(vec![1; 30_000].into())).unwrap();
+    world.client.transport.send(client, Payload::Binary(vec![2; 30_000].into())).unwrap();
     let arrived =
         |world: &World| world.server.messages.len() == before.0 + 1 && world.client.messages.len() == before.1 + 1;
     assert!(world.run(60_000, arrived));
@@ -125,9 +123,8 @@ fn moving_often_keeps_eight_tuples() {
 fn a_restart_keeps_the_old_path_until_the_new_one_answers() {
     for side in [Side::Server, Side::Client] {
         let mut world = world(64, side == Side::Server);
-        let now = world.now;
-        world.server.transport.restart(now, credentials("server2"));
-        world.client.transport.restart(now, credentials("client2"));
+        world.server.transport.restart(credentials("server2"));
+        world.client.transport.restart(credentials("client2"));
         // The descriptions are still on their way.
         exchange(&mut world);
         assert!(world.server.moved.is_empty());
@@ -144,8 +141,7 @@ fn a_restart_keeps_the_old_path_until_the_new_one_answers() {
 #[test]
 fn a_restart_the_peer_never_follows_changes_nothing() {
     let mut world = world(65, true);
-    let now = world.now;
-    world.server.transport.restart(now, credentials("server2"));
+    world.server.transport.restart(credentials("server2"));
     world.run(20_000, |_| false);
     exchange(&mut world);
     assert!(world.server.moved.is_empty() && world.server.closed.is_empty());

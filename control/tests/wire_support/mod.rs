@@ -158,7 +158,10 @@ impl World {
                 }
                 Action::Answer { participant, .. } => self.peer(participant).answered = true,
                 Action::OpenChannel { participant, label } => self.peer(participant).channel = Some(label),
-                Action::Send { participant, text } => self.peer(participant).inbox.push(text),
+                Action::Send { participant, text } | Action::SendList { participant, text } => {
+                    let text = std::str::from_utf8(&text).expect("we send text");
+                    self.peer(participant).inbox.push(text.into());
+                }
                 Action::Close { participant } => self.peer(participant).closed = true,
                 Action::Table(changes) => {
                     assert!(!changes.is_empty());

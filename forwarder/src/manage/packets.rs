@@ -86,44 +86,56 @@ impl Manager {
 
     /// Sends what control gave, a bounded number.
     pub(super) fn packets_down(&mut self) {
+        // Workers that got something; woken once at the end, since each wake-up is a system call.
+        let mut busy = [0u64; 4];
         for _ in 0..DOWN {
-            let Some(link) = &self.packets else { return };
+            let Some(link) = &self.packets else { break };
             link.rung.store(false, Ordering::SeqCst);
             match link.down.try_recv() {
-                Ok(message) => self.packet_down(message),
-                Err(TryRecvError::Empty) => return,
+                Ok(message) => {
+                    if let Some(worker) = self.packet_down(message) {
+                        busy[usize::from(worker) / 64] |= 1 << (worker % 64);
+                    }
+                }
+                Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => self.packets = None,
+            }
+        }
+        for (at, worker) in self.workers.iter().enumerate() {
+            if busy[at / 64] & 1 << (at % 64) != 0 {
+                worker.wake();
             }
         }
     }
 
-    fn packet_down(&mut self, message: PacketMessage) {
+    /// Returns the worker that got it.
+    fn packet_down(&mut self, message: PacketMessage) -> Option<u8> {
         match message {
             PacketMessage::RtcpOut { leg, bytes } => match self.planner.leg(&leg) {
-                Some((worker, leg)) => self.offer(worker, Command::Rtcp { leg, bytes: bytes.into() }),
+                Some((worker, leg)) => return self.offer(worker, Command::Rtcp { leg, bytes: bytes.into() }),
                 None => self.packet_counts.down_unknown += 1,
             },
             PacketMessage::PacketOut { endpoint, to, bytes } => match self.planner.owner(&endpoint, to) {
                 Some(owner) => {
                     let command = Command::Packet { leg: owner.leg, to: to.into(), bytes: bytes.into() };
-                    self.offer(owner.worker, command);
+                    return self.offer(owner.worker, command);
                 }
                 None => self.kernel_send(&endpoint, to, &bytes),
             },
             // The connection lets nothing else through.
             PacketMessage::PacketIn { .. } | PacketMessage::RtcpIn { .. } => self.packet_counts.down_unknown += 1,
         }
+        None
     }
 
-    fn offer(&mut self, worker: u8, command: Command) {
-        let handle = &self.workers[usize::from(worker)];
-        match handle.offer(Order::Engine(command)) {
-            Ok(()) => {
-                handle.wake();
-                self.packet_counts.down += 1;
-            }
-            Err(_) => self.packet_counts.down_full += 1,
+    fn offer(&mut self, worker: u8, command: Command) -> Option<u8> {
+        let offered = self.workers[usize::from(worker)].offer(Order::Engine(command)).is_ok();
+        if offered {
+            self.packet_counts.down += 1;
+        } else {
+            self.packet_counts.down_full += 1;
         }
+        offered.then_some(worker)
     }
 
     fn kernel_send(&mut self, endpoint: &Name, to: SocketAddr, bytes: &[u8]) {

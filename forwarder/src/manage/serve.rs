@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sluice_table::protocol::{
     Call, Decoder, Greeting, Hello, PACKET_LIMIT, PacketMessage, Refusal, Refused, Reply, Request, Response, Role,
-    TABLE_LIMIT, TraceFilter, encode,
+    TABLE_LIMIT, TraceFilter, append, encode,
 };
 
 use super::manager::Ask;
@@ -319,12 +319,21 @@ impl PacketEnds {
     }
 }
 
+/// Writes what waits in one call: a call a packet would cost control a wake-up each.
 fn write_packets(mut stream: &UnixStream, messages: &Receiver<PacketMessage>) {
-    for message in messages {
-        let Ok(frame) = encode(&message, PACKET_LIMIT) else { continue };
-        if stream.write_all(&frame).is_err() {
+    let mut frames = Vec::new();
+    for first in messages {
+        for message in std::iter::once(first).chain(messages.try_iter()) {
+            // One that is too long for the connection is too long for a datagram.
+            let _ = append(&message, PACKET_LIMIT, &mut frames);
+            if frames.len() >= PACKET_LIMIT {
+                break;
+            }
+        }
+        if stream.write_all(&frames).is_err() {
             return;
         }
+        frames.clear();
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use bytes::Bytes;
 use sluice_table::{Name, Ssrc};
 
 use super::WireConfig;
@@ -116,7 +116,8 @@ pub(super) struct Call {
     pub(super) place: Option<u64>,
     /// Version of the list it was sent last.
     pub(super) listed: u64,
-    pub(super) properties: Map<String, Value>,
+    /// The message that tells its properties; empty before it told them.
+    pub(super) properties: Bytes,
     pub(super) muted: bool,
     /// Whom it wants to see, by slot.
     pub(super) wants: Vec<Option<(User, Quality)>>,

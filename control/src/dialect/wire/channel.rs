@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::call::{Stage, User};
 use super::counters::Reason;
 use super::machine::Turn;
@@ -59,10 +61,10 @@ impl Wire {
     fn propsync(&mut self, turn: &mut Turn<'_>, room: &Arc<str>, participant: ParticipantId, message: Message<'_>) {
         let Some(properties) = message.props.0 else { return self.counters.count(Reason::MessageMalformed) };
         let (Some(state), Some(call)) = (self.rooms.get_mut(room), self.calls.get_mut(&participant)) else { return };
-        if properties == call.properties {
+        let text = reply::propsync(room, &call.user.user, &call.user.client, &properties);
+        if text == call.properties {
             return;
         }
-        let text = reply::propsync(room, &call.user.user, &call.user.client, &properties);
         if text.len() > self.config.limits.properties {
             return self.counters.count(Reason::PropertiesSize);
         }
@@ -70,8 +72,8 @@ impl Wire {
         if std::mem::replace(&mut call.muted, muted) != muted {
             state.stale();
         }
-        call.properties = properties;
-        let text: Arc<str> = text.into();
+        let text = Bytes::from(text);
+        call.properties = text.clone();
         let to = state.core.peers(participant);
         turn.actions.extend(to.map(|participant| Action::Send { participant, text: text.clone() }));
     }

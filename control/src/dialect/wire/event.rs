@@ -1,8 +1,8 @@
 //! What happens to the dialect and what it wants done.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Method;
 use sluice_table::{Change, EntryKind, Name};
 
@@ -124,7 +124,15 @@ pub enum Action {
         /// To whom.
         participant: ParticipantId,
         /// The text, shared among its receivers.
-        text: Arc<str>,
+        text: Bytes,
+    },
+    /// Send a list of participants over the channel. It takes the place of an earlier list that waits: whoever is slow to
+    /// take lists gets the newest one next, not all of them.
+    SendList {
+        /// To whom.
+        participant: ParticipantId,
+        /// The list, shared among its receivers.
+        text: Bytes,
     },
     /// End a transport once what was sent went out; the participant is gone.
     Close {

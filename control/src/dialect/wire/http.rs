@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Method;
 
 use super::allocation::Origin;
@@ -294,7 +295,7 @@ impl Wire {
             video,
             place: None,
             listed: 0,
-            properties: serde_json::Map::new(),
+            properties: Bytes::new(),
             muted: false,
             wants: Vec::new(),
             bucket: Bucket::new(turn.now, limits.message_rate, limits.message_burst),

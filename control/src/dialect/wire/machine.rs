@@ -12,7 +12,6 @@ use super::allocation::Allocations;
 use super::call::{Call, Stage};
 use super::capacity::Pools;
 use super::counters::{Counters, Reason};
-use super::reply;
 use super::room::Room;
 use super::{Action, Event, WireConfig};
 use crate::conference::{self, Connection, ParticipantId, Path};
@@ -351,7 +350,7 @@ impl Wire {
                 call.listed = state.version;
                 self.counters.lists += 1;
                 self.counters.list_bytes += text.len() as u64;
-                turn.actions.push(Action::Send { participant: *participant, text: text.clone() });
+                turn.actions.push(Action::SendList { participant: *participant, text: text.clone() });
             }
         }
     }
@@ -360,8 +359,7 @@ impl Wire {
     fn exchange(&mut self, turn: &mut Turn<'_>, one: ParticipantId, other: ParticipantId) {
         for (from, to) in [(one, other), (other, one)] {
             let Some(call) = self.calls.get(&from).filter(|call| !call.properties.is_empty()) else { continue };
-            let text = reply::propsync(&call.room, &call.user.user, &call.user.client, &call.properties);
-            turn.actions.push(Action::Send { participant: to, text: text.into() });
+            turn.actions.push(Action::Send { participant: to, text: call.properties.clone() });
         }
     }
 

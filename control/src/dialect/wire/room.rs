@@ -2,9 +2,9 @@
 //! Never makes table rows; the conference it holds does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sluice_table::Ssrc;
 
 use super::call::{Call, User, UserKey};
@@ -32,7 +32,7 @@ pub(super) struct Room {
     entries: Option<String>,
     /// Counts changes of the list.
     pub(super) version: u64,
-    text: Option<(u64, Arc<str>)>,
+    text: Option<(u64, Bytes)>,
     /// When those that do not know the newest list are told.
     pub(super) due: Option<Instant>,
     last: Option<Instant>,
@@ -155,7 +155,7 @@ impl Room {
         should_start: bool,
         head: (u64, &mut u64, &str),
         random: &mut dyn Random,
-    ) -> Arc<str> {
+    ) -> Bytes {
         if let Some((version, text)) = &self.text
             && *version == self.version
             && !should_start
@@ -177,7 +177,7 @@ impl Room {
             entries
         });
         let head = ListHead { should_start, timestamp, seqno: *seqno, entropy, url };
-        let text: Arc<str> = reply::confpart(&head, entries).into();
+        let text = Bytes::from(reply::confpart(&head, entries));
         if !should_start {
             self.text = Some((self.version, text.clone()));
         }

@@ -1,5 +1,5 @@
 //! Length-prefixed postcard: a little-endian `u32` body length, then the body. Never trusts a length: memory
-//! grows with the bytes that arrived, and buffers are zeroed because table messages carry keys.
+//! grows with the bytes that arrived, and buffers of table connections are zeroed because their messages carry keys.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,16 +41,28 @@ pub enum FrameError {
 
 /// One message with its length prefix; zeroed on drop.
 pub fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Zeroizing<Vec<u8>>, FrameError> {
+    let mut frame = Zeroizing::new(Vec::new());
+    append(message, limit, &mut frame)?;
+    Ok(frame)
+}
+
+/// Appends one message with its length prefix, so that many are written at once. Messages with keys belong into an empty
+/// vector, see [`encode`]: one that has to grow leaves a copy of what it holds behind.
+pub fn append<T: Serialize>(message: &T, limit: usize, frames: &mut Vec<u8>) -> Result<(), FrameError> {
     let malformed = |e: postcard::Error| FrameError::Malformed { len: 0, why: e.to_string() };
     // Sized first, so that no reallocation leaves a copy of a key behind.
     let len = postcard::experimental::serialized_size(message).map_err(malformed)?;
     if len > limit.min(u32::MAX as usize) {
         return Err(FrameError::TooLong { len, limit });
     }
-    let mut frame = Zeroizing::new(vec![0; PREFIX + len]);
-    frame[..PREFIX].copy_from_slice(&(len as u32).to_le_bytes());
-    postcard::to_slice(message, &mut frame[PREFIX..]).map_err(malformed)?;
-    Ok(frame)
+    let start = frames.len();
+    frames.resize(start + PREFIX + len, 0);
+    frames[start..start + PREFIX].copy_from_slice(&(len as u32).to_le_bytes());
+    if let Err(error) = postcard::to_slice(message, &mut frames[start + PREFIX..]) {
+        frames.truncate(start);
+        return Err(malformed(error));
+    }
+    Ok(())
 }
 
 /// Decodes one body, which must hold exactly one message.
@@ -68,6 +80,12 @@ pub struct Decoder {
     buffer: Vec<u8>,
     start: usize,
     limit: usize,
+}
+
+/// Whether messages of a connection with this limit may hold keys. Those of the packet connection never do, and zeroing
+/// is byte by byte.
+fn secret(limit: usize) -> bool {
+    limit > PACKET_LIMIT
 }
 
 impl std::fmt::Debug for Decoder {
@@ -102,7 +120,9 @@ impl Decoder {
             let kept = self.buffered();
             let mut grown = Vec::with_capacity((kept + bytes.len()).next_power_of_two().max(4096));
             grown.extend_from_slice(&self.buffer[self.start..]);
-            self.buffer.zeroize();
+            if secret(self.limit) {
+                self.buffer.zeroize();
+            }
             self.buffer = grown;
             self.start = 0;
         }
@@ -120,7 +140,9 @@ impl Decoder {
         let body = self.start + PREFIX;
         let Some(bytes) = self.buffer.get_mut(body..body + len) else { return Ok(None) };
         let message = decode(bytes);
-        bytes.zeroize();
+        if secret(self.limit) {
+            bytes.zeroize();
+        }
         self.start = body + len;
         if self.start == self.buffer.len() {
             self.buffer.clear();

@@ -11,6 +11,7 @@
 //!   role Packet: PacketMessage     <->     PacketMessage
 //! ```
 
+mod blob;
 pub mod client;
 pub mod event;
 pub mod frame;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ClientError};
 pub use event::{Event, EventRecord};
-pub use frame::{Decoder, FrameError, PACKET_LIMIT, TABLE_LIMIT, encode};
+pub use frame::{Decoder, FrameError, PACKET_LIMIT, TABLE_LIMIT, append, encode};
 pub use packet::{PacketInReason, PacketMessage};
 pub use request::{Call, Request};
 pub use response::{Refusal, Refused, Reply, Response};

@@ -33,6 +33,7 @@ pub enum PacketMessage {
         /// Why control sees it.
         reason: PacketInReason,
         /// UDP payload.
+        #[serde(with = "super::blob")]
         bytes: Vec<u8>,
     },
     /// Control to forwarder: send a datagram.
@@ -42,6 +43,7 @@ pub enum PacketMessage {
         /// Destination.
         to: SocketAddr,
         /// UDP payload.
+        #[serde(with = "super::blob")]
         bytes: Vec<u8>,
     },
     /// Forwarder to control: an authenticated RTCP compound in clear.
@@ -49,6 +51,7 @@ pub enum PacketMessage {
         /// Leg it arrived on.
         leg: Name,
         /// The compound without index and tag.
+        #[serde(with = "super::blob")]
         bytes: Vec<u8>,
     },
     /// Control to forwarder: seal and send an RTCP compound.
@@ -56,6 +59,7 @@ pub enum PacketMessage {
         /// Leg it goes to.
         leg: Name,
         /// The compound in clear.
+        #[serde(with = "super::blob")]
         bytes: Vec<u8>,
     },
 }
