@@ -30,6 +30,7 @@ fn prepare(arguments: &Arguments, packets: u32) -> Result<Prepared, BenchError> 
     let legs = arguments.legs.unwrap_or(arguments.fanout).max(arguments.fanout);
     let streams = if legs > arguments.fanout { STREAMS } else { 1 };
     let mut builder = Builder::new(profile)?;
+    builder.numbered = arguments.numbered;
     // Publishers behind the receivers, so that receiver numbers start at 0.
     for n in 0..legs + streams {
         builder.leg(n)?;
@@ -117,6 +118,7 @@ pub(super) fn measure(arguments: &Arguments) -> Result<FanoutResult, BenchError>
         payload_bytes: arguments.payload,
         fanout: arguments.fanout,
         legs,
+        numbered: arguments.numbered,
         packets_in: u64::from(arguments.packets),
         packets_out,
         ns_per_egress,

@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// Measure this many passes and report the median
     #[arg(long, default_value_t = 7)]
     passes: u32,
+    /// Legs negotiate transport-wide numbers and send times, as browsers do
+    #[arg(long)]
+    numbered: bool,
     /// A shape instead of a fan-out
     #[arg(long, value_enum)]
     shape: Option<Shape>,
@@ -86,6 +89,8 @@ struct FanoutResult {
     payload_bytes: u16,
     fanout: u32,
     legs: u32,
+    /// Whether packets out carry transport-wide numbers and send times.
+    numbered: bool,
     packets_in: u64,
     packets_out: u64,
     ns_per_egress: f64,

@@ -64,6 +64,7 @@ pub(super) fn measure(arguments: &Arguments) -> Result<WireResult, BenchError> {
     let (mut packets_in, mut packets_out) = (0, 0);
     for _ in 0..arguments.passes.max(1) {
         let mut builder = Builder::new(profile)?;
+        builder.numbered = arguments.numbered;
         for n in 0..participants {
             builder.leg(n)?;
         }

@@ -69,6 +69,8 @@ pub(super) fn key(profile: Profile, n: u32) -> Result<MasterKey, BenchError> {
 pub(super) struct Builder {
     pub table: Table,
     pub profile: Option<Profile>,
+    /// Whether legs negotiate what every browser does and the forwarder writes itself.
+    pub numbered: bool,
 }
 
 impl Builder {
@@ -76,13 +78,16 @@ impl Builder {
         let mut table = Table::default();
         let address = LOCAL.parse().map_err(|_| BenchError::Make("an address"))?;
         table.endpoints.insert(name("media")?, local::endpoint(address));
-        Ok(Builder { table, profile })
+        Ok(Builder { table, profile, numbered: false })
     }
 
     /// A leg with keys both ways.
     pub(super) fn leg(&mut self, n: u32) -> Result<(), BenchError> {
         let mut leg = local::leg(&name("media")?, peer(n));
         leg.limits = UNLIMITED;
+        if self.numbered {
+            (leg.extensions.transport_cc, leg.extensions.abs_send_time) = (Some(3), Some(2));
+        }
         match self.profile {
             Some(profile) => {
                 leg.inbound = Some(key(profile, n * 2)?);

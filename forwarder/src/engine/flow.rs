@@ -7,7 +7,7 @@ use sluice_table::DropReason;
 
 use super::index_store::IndexRow;
 use super::ports::PortId;
-use super::rows::{EgressConfig, LegConfig};
+use super::rows::{EgressConfig, LegConfig, Shape};
 use super::staged::Generation;
 use crate::io::TX_CAPACITY;
 use crate::wire::checksum::PADDING;
@@ -15,22 +15,23 @@ use crate::wire::frame::MAX_HEADERS;
 use crate::wire::rtp::FIXED_LEN;
 use crate::wire::template::Template;
 
+/// Packets at the start of a stream that carry the mid extension even without a receiver report.
+pub(super) const MID_PACKETS: u64 = 500;
+
 /// Something that is not a plain copy of the payload behind a fixed header.
 pub(super) mod special {
-    /// The leg inserts header extensions of its own.
-    pub(crate) const INSERTS: u8 = 1;
-    /// The packet carries header extensions.
-    pub(crate) const CARRIES: u8 = 2;
+    /// The stream's packets name their mid still.
+    pub(crate) const NAMED: u8 = 1;
     /// The leg has no keys on purpose.
     pub(crate) const PLAIN: u8 = 4;
     /// The leg is sent to only while its peer consents.
     pub(crate) const CONSENT: u8 = 8;
-    /// A virtual source brings the packet.
-    pub(crate) const VIRTUAL: u8 = 16;
     /// The leg is choosy about whom virtual sources bring.
     pub(crate) const CHOOSY: u8 = 32;
     /// Sealed packets are kept.
     pub(crate) const KEPT: u8 = 128;
+    /// What is not for the loop over the usual receivers.
+    pub(crate) const UNUSUAL: u8 = NAMED | PLAIN | KEPT;
 }
 
 /// Which packets a flow is set up for: those of one list that came in with one payload type, under one generation. The
@@ -70,6 +71,10 @@ pub(super) struct Flow {
     /// Packets sealed, and their bytes, RTP header and tag included; counts of the stream, not of the set-up.
     pub(super) packets: u64,
     pub(super) bytes: u64,
+    /// Bytes of header extensions among them.
+    pub(super) extension_bytes: u64,
+    /// The extension blocks that packets to the leg have.
+    pub(super) shape: Shape,
     /// SSRC in network order.
     pub(super) ssrc: u32,
     /// Version-free first header word: CSRC count, and the payload type that such packets go out with.
@@ -99,6 +104,8 @@ impl Default for Flow {
             index: std::ptr::null(),
             packets: 0,
             bytes: 0,
+            extension_bytes: 0,
+            shape: Shape::NONE,
             ssrc: 0,
             word: 0,
             leg: 0,
@@ -138,6 +145,8 @@ impl Flow {
             index: config.index.as_ptr(),
             packets: self.packets,
             bytes: self.bytes,
+            extension_bytes: self.extension_bytes,
+            shape: leg.extensions.shape(),
             ssrc: config.ssrc.0.to_be(),
             word: u32::from(config.csrc) << 24 | u32::from(config.payload_types.map(payload_type)) << 16,
             leg: config.leg,
@@ -147,7 +156,7 @@ impl Flow {
             header_len: header_len as u8,
             profile: keys.map_or(Profile::AeadAes128Gcm, SessionKeys::profile),
             port: leg.port,
-            special: if leg.extensions.inserts { special::INSERTS } else { 0 }
+            special: if self.packets < MID_PACKETS && config.mid.is_some() { special::NAMED } else { 0 }
                 | if keys.is_none() { special::PLAIN } else { 0 }
                 | if leg.ice.is_some() { special::CONSENT } else { 0 }
                 | if leg.is_choosy() { special::CHOOSY } else { 0 }

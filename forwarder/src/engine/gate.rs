@@ -3,8 +3,10 @@
 
 use sluice_table::Source;
 
+use super::flow::special;
 use super::inputs::Inputs;
-use super::rows::{EgressRow, LegConfig};
+use super::rows::{EgressRow, LegRow};
+use super::staged::Generation;
 
 /// A layer counts as sent for this long after a packet of it, in milliseconds.
 pub(super) const SENT_FOR: u32 = 500;
@@ -137,9 +139,11 @@ impl Gate {
     }
 }
 
-/// Decides on one offer to one receiver. `leg` is given if the leg is choosy about whom it hears.
+/// Decides on one offer to one receiver, which is set up for its list.
 #[inline(never)]
-pub(super) fn decide(row: &mut EgressRow, leg: Option<&LegConfig>, offer: &Offer) -> Verdict {
+pub(super) fn decide(row: &mut EgressRow, legs: &[LegRow], offer: &Offer, generation: Generation) -> Verdict {
+    let choosy = row.flow.special & special::CHOOSY != 0;
+    let leg = if choosy { legs[row.flow.leg as usize].config.get(generation) } else { None };
     let gate = &mut row.gate;
     if leg.is_some_and(|leg| !leg.hears(offer.member)) {
         gate.current = NONE;

@@ -59,25 +59,46 @@ impl Meaning {
     }
 }
 
+/// The ids under which a leg is sent what packets out can carry, mid excepted: legs of one shape get the same extension
+/// block, but for the transport-wide number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape(u64);
+
+impl Shape {
+    const MEANINGS: [Meaning; 6] = [
+        Meaning::AudioLevel,
+        Meaning::TransportCc,
+        Meaning::AbsSendTime,
+        Meaning::DependencyDescriptor,
+        Meaning::FrameDescriptor,
+        Meaning::VideoOrientation,
+    ];
+    /// Of a leg without any.
+    pub const NONE: Shape = Shape(0);
+}
+
 /// A leg's header extension ids, in both directions of look-up.
 #[derive(Clone, Debug)]
 pub struct ExtensionMap {
     meanings: [Option<Meaning>; 256],
     ids: [u8; Meaning::COUNT],
-    /// Whether packets to the leg carry elements of their own (mid, transport-wide number, send time).
-    pub inserts: bool,
 }
 
 impl ExtensionMap {
     /// From (meaning, id) pairs; id 0 is ignored.
     pub fn new(pairs: impl IntoIterator<Item = (Meaning, u8)>) -> Self {
-        let mut map = ExtensionMap { meanings: [None; 256], ids: [0; Meaning::COUNT], inserts: false };
+        let mut map = ExtensionMap { meanings: [None; 256], ids: [0; Meaning::COUNT] };
         for (meaning, id) in pairs.into_iter().filter(|(_, id)| *id != 0) {
             map.meanings[usize::from(id)] = Some(meaning);
             map.ids[meaning as usize] = id;
         }
-        map.inserts = [Meaning::Mid, Meaning::TransportCc, Meaning::AbsSendTime].iter().any(|m| map.id(*m).is_some());
         map
+    }
+
+    /// What the leg is sent.
+    pub fn shape(&self) -> Shape {
+        let id = |meaning: Meaning| u64::from(self.ids[meaning as usize]);
+        Shape(Shape::MEANINGS.into_iter().fold(0, |ids, meaning| ids << 8 | id(meaning)))
     }
 
     /// What an id of a received packet means.
@@ -423,8 +444,6 @@ pub struct EgressRow {
     pub(super) flow: Flow,
     /// What it got of a virtual source.
     pub(super) gate: Gate,
-    /// Bytes of header extensions sealed.
-    pub(super) extension_bytes: u64,
     /// Configuration.
     pub config: Staged<Box<EgressConfig>>,
 }
@@ -439,7 +458,6 @@ impl Default for EgressRow {
             incarnation: 0,
             flow: Flow::default(),
             gate: Gate::default(),
-            extension_bytes: 0,
             config: Staged::default(),
         }
     }
@@ -464,7 +482,8 @@ impl EgressRow {
 
     /// Payload bytes sealed, as sender reports count them.
     pub fn payload_bytes(&self) -> u64 {
-        self.flow.bytes.saturating_sub(self.flow.packets * u64::from(self.flow.overhead) + self.extension_bytes)
+        let Flow { packets, bytes, overhead, extension_bytes, .. } = &self.flow;
+        bytes.saturating_sub(packets * u64::from(*overhead) + extension_bytes)
     }
 
     /// Fetches the lines that a packet in order touches.
@@ -539,7 +558,8 @@ mod tests {
         assert_eq!(map.meaning(0), None);
         assert_eq!(map.id(Meaning::AudioLevel), Some(1));
         assert_eq!(map.id(Meaning::Rid), None);
-        assert!(map.inserts);
-        assert!(!ExtensionMap::new([(Meaning::AudioLevel, 1)]).inserts);
+        assert_eq!(map.shape(), ExtensionMap::new([(Meaning::AudioLevel, 1), (Meaning::Mid, 9)]).shape());
+        assert_ne!(map.shape(), ExtensionMap::new([(Meaning::AudioLevel, 2)]).shape());
+        assert_eq!(ExtensionMap::new([(Meaning::Mid, 4)]).shape(), Shape::NONE);
     }
 }

@@ -172,12 +172,12 @@ impl PacketIo for PreloadedIo {
 impl Drop for PreloadedIo {
     fn drop(&mut self) {
         let ledger = self.ledger();
-        if !ledger.is_settled() {
-            tracing::error!(?ledger, "preloaded port closed with frames out; their memory is kept");
-            std::mem::forget(self.source.take());
-        } else {
+        if ledger.is_settled() {
             // SAFETY: no handle is out, and nothing touches the arena again.
             unsafe { ManuallyDrop::drop(&mut self.sink) };
+        } else {
+            tracing::error!(?ledger, "preloaded port closed with frames out; their memory is kept");
+            std::mem::forget(self.source.take());
         }
     }
 }

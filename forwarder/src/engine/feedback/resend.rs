@@ -135,7 +135,7 @@ impl Repair<'_> {
         }
         let mid = stream.mid.as_ref().map(|mid| mid.as_bytes());
         let free = room.len() - len;
-        let block = write_extensions(&mut room[header_len..], leg_row, leg, cell, mid, now, free);
+        let block = write_extensions(&mut room[header_len..], &leg_row.transport_seq, leg, cell, mid, now, free);
         if block > 0 {
             room[0] |= 0x10;
             header_len += block;

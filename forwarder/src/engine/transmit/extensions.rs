@@ -1,16 +1,76 @@
-//! The header extensions of one packet out: what the leg inserts itself and what the packet carries end to end.
-//! Never decides whether a packet goes out.
+//! The header extensions of one packet out: what the leg inserts itself and what the packet carries end to end. Legs of
+//! one shape get the same block but for its number, so it is made once. Never decides whether a packet goes out.
+
+use std::cell::Cell as Number;
 
 use super::super::cell::Cell;
-use super::super::rows::{LegConfig, LegRow, Meaning};
+use super::super::rows::{LegConfig, Meaning, Shape};
 use super::super::time::Nanos;
-use crate::wire::extension::BlockWriter;
+use crate::wire::extension::{BlockWriter, ONE_BYTE};
+
+/// The extension block of a packet for all legs of one shape.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) shape: Shape,
+    /// Its bit in the first header word.
+    pub(super) word: u32,
+    len: u8,
+    /// Where its transport-wide number is; 0 if it has none.
+    number_at: u8,
+    bytes: [u8; Block::LONGEST],
+}
+
+impl Block {
+    /// A longer block is made anew for every receiver.
+    pub(super) const LONGEST: usize = 32;
+
+    /// Of legs that negotiated nothing.
+    pub(super) const NONE: Block =
+        Block { shape: Shape::NONE, word: 0, len: 0, number_at: 0, bytes: [0; Self::LONGEST] };
+
+    /// Makes the block of a packet for a leg; `None` if it is too long to be kept.
+    #[inline(never)]
+    pub(super) fn of(cell: &Cell, leg: &LegConfig, now: Nanos) -> Option<Block> {
+        let number = Number::new(0);
+        let mut bytes = [0; 2 * Self::LONGEST];
+        let room = bytes.len();
+        let len = write_extensions(&mut bytes, &number, leg, cell, None, now, room);
+        // The number comes first, behind the block's header and its own: of one byte or two (RFC 8285 §4.2, §4.3).
+        let number_at = if number.get() == 0 { 0 } else { 5 + u8::from(bytes[..2] != ONE_BYTE.to_be_bytes()) };
+        let word = if len > 0 { 1 << 28 } else { 0 };
+        let kept = *bytes.first_chunk().filter(|_| len <= Self::LONGEST)?;
+        Some(Block { shape: leg.extensions.shape(), word, len: len as u8, number_at, bytes: kept })
+    }
+
+    /// Its length in bytes.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Writes it with the leg's next number.
+    ///
+    /// # Safety
+    /// `out` must be writable for [`LONGEST`](Self::LONGEST) bytes, however long the block is.
+    #[inline(always)]
+    pub(super) unsafe fn write(&self, out: *mut u8, number: &Number<u16>) {
+        // SAFETY: as the caller promises; the number lies within.
+        unsafe {
+            out.cast::<[u8; Self::LONGEST]>().write(self.bytes);
+            if self.number_at != 0 {
+                let seq = number.get();
+                number.set(seq.wrapping_add(1));
+                out.add(usize::from(self.number_at)).cast::<[u8; 2]>().write(seq.to_be_bytes());
+            }
+        }
+    }
+}
 
 /// Writes the extension block of one packet; returns its length, 0 if nothing fits or applies.
 #[allow(clippy::too_many_arguments)]
 pub(in super::super) fn write_extensions(
     out: &mut [u8],
-    row: &LegRow,
+    number: &Number<u16>,
     leg: &LegConfig,
     cell: &Cell,
     mid: Option<&[u8]>,
@@ -31,9 +91,9 @@ pub(in super::super) fn write_extensions(
     let mut writer = BlockWriter::new(&mut out[..room], two_byte);
     // The transport-wide number first: it is not optional for a receiver that negotiated it.
     if let Some(id) = own[0] {
-        let seq = row.transport_seq.get();
+        let seq = number.get();
         if writer.push(id, &seq.to_be_bytes()) {
-            row.transport_seq.set(seq.wrapping_add(1));
+            number.set(seq.wrapping_add(1));
         }
     }
     if let Some((id, mid)) = mid {

@@ -27,8 +27,6 @@ use super::time::Nanos;
 
 /// Fan-outs finished in one step at most.
 const DONE: usize = 320;
-/// Packets at the start of a stream that carry the mid extension even without a receiver report.
-const MID_PACKETS: u64 = 500;
 /// Receivers ahead of the one being served whose rows are fetched, and whose index rows and keys.
 const ROWS_AHEAD: usize = 10;
 const KEYS_AHEAD: usize = 5;
@@ -138,7 +136,7 @@ impl<C: Provider> Engine<C> {
                         let walked = if late {
                             pass.skip(part, deadline_reason(turn))
                         } else {
-                            pass.walk::<WIDE>(part, &packet)
+                            pass.walk::<WIDE>(part, &mut packet)
                         };
                         looks = looks.saturating_sub(walked.positions as u32);
                         position += walked.positions;

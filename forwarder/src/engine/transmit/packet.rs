@@ -3,11 +3,12 @@
 use sluice_srtp::Seq;
 
 use super::super::cell::{Cell, Meta};
-use super::super::flow::{Flow, Setup, special};
+use super::super::flow::{Flow, Setup};
 use super::super::gate::Offer;
 use super::super::inputs::Inputs;
 use super::super::rewrite::{Incoming, Ticket};
 use super::super::staged::Generation;
+use super::extensions::Block;
 
 /// A packet as every receiver sees it.
 #[derive(Debug)]
@@ -22,7 +23,8 @@ pub(super) struct Packet<'s> {
     pub(super) setup: Setup,
     /// What it shows to those that are.
     pub(super) ticket: Ticket,
-    pub(super) special: u8,
+    /// Its header extensions for the receivers of one shape.
+    pub(super) block: Block,
     /// How the virtual source that is walked offers it.
     pub(super) offer: Option<Offer>,
     pub(super) cell: &'s Cell,
@@ -41,7 +43,7 @@ impl<'s> Packet<'s> {
             payload: &cell.payload[..usize::from(meta.payload_len)],
             word: (0x80 | u32::from(meta.padding) << 5) << 24 | u32::from(meta.marker) << 23,
             source: meta.announced.0.to_be(),
-            special: if meta.elements.is_empty() { 0 } else { special::CARRIES },
+            block: Block::NONE,
             offer: None,
             cell,
         }
@@ -52,7 +54,6 @@ impl<'s> Packet<'s> {
         let meta = &self.cell.meta;
         self.setup = self.setup.of_list(list);
         self.ticket = Ticket::new(self.setup.context(), &self.incoming);
-        self.special = (self.special & !special::VIRTUAL) | if of.is_some() { special::VIRTUAL } else { 0 };
         self.offer = of.map(|(inputs, layer)| Offer {
             inputs,
             layer,
@@ -63,13 +64,13 @@ impl<'s> Packet<'s> {
         });
     }
 
-    /// Writes the fixed header and a CSRC as one receiver gets them.
+    /// Writes the fixed header and a CSRC as one receiver gets them; `extended` is the bit for extensions.
     ///
     /// # Safety
     /// `rtp` must be writable for 16 bytes. The CSRC's place is payload when there is none, and is written over then.
     #[inline(always)]
-    pub(super) unsafe fn write_header(&self, rtp: *mut u8, flow: &Flow, seq: Seq, timestamp: u32) {
-        let word = self.word | flow.word | u32::from(seq.0);
+    pub(super) unsafe fn write_header(&self, rtp: *mut u8, flow: &Flow, extended: u32, seq: Seq, timestamp: u32) {
+        let word = self.word | extended | flow.word | u32::from(seq.0);
         let words = rtp.cast::<[u8; 4]>();
         // SAFETY: the four words the caller promises.
         unsafe {

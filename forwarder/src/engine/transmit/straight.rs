@@ -5,7 +5,8 @@
 use sluice_srtp::Profile;
 use sluice_srtp::job::SealJob;
 
-use super::super::flow::{Flow, special};
+use super::super::flow::special;
+use super::super::gate::{self, Verdict};
 use super::super::ports::Ports;
 use super::super::rows::{EgressRow, LegRow};
 use super::super::time::Nanos;
@@ -13,16 +14,23 @@ use super::batch::Batches;
 use super::packet::Packet;
 use super::{KEYS_AHEAD, ROWS_AHEAD};
 
-/// Where the loop stopped.
+/// Why the loop stopped.
 pub(super) enum Stop {
-    /// Behind the last receiver.
+    /// There are no more receivers.
     End,
-    /// Behind one with whom the batch of this profile is full.
+    /// The batch of this profile is full.
     Full(Profile),
-    /// Before one that needs a second look.
+    /// The next one needs a second look.
     Other,
-    /// Before one that always will: something about it is special.
+    /// The next one always will: something about it is special.
     Special,
+}
+
+/// How far the loop came.
+pub(super) struct Run {
+    pub(super) positions: usize,
+    pub(super) sent: u32,
+    pub(super) stop: Stop,
 }
 
 /// What the loop looks at, beside what it changes.
@@ -34,36 +42,54 @@ pub(super) struct Straight<'s, 'e> {
 }
 
 impl<'s> Straight<'s, '_> {
-    /// Serves receivers from the first slot on; returns how many, and why no more. `FAR` fetches rows ahead.
+    /// Serves receivers from the first slot on. `FAR` fetches rows ahead; without `GATED` no virtual source brings the
+    /// packet.
     #[inline(always)]
-    pub(super) fn run<P: Ports, const FAR: bool>(
+    pub(super) fn run<P: Ports, const FAR: bool, const GATED: bool>(
         &self,
         slots: &[u32],
         egress: &mut [EgressRow],
         ports: &mut P,
         batches: &mut Batches<'s>,
-    ) -> (usize, Stop) {
+    ) -> Run {
         let Straight { legs, packet, now, now_ms } = *self;
+        let weight = packet.payload.len() + packet.block.len();
+        let mut sent = 0;
         for position in 0..slots.len() {
             let slot = slots[position];
             if FAR {
                 fetch_ahead(slots, position, egress);
             }
+            let stopped = |stop| Run { positions: position, sent, stop };
             // A hole is no slot.
-            let Some(row) = egress.get_mut(slot as usize) else { return (position, Stop::Other) };
+            let Some(row) = egress.get_mut(slot as usize) else { return stopped(Stop::Other) };
+            if GATED && let Some(offer) = &packet.offer {
+                if row.rewriter.context() != packet.setup.context() {
+                    return stopped(Stop::Other);
+                }
+                match gate::decide(row, legs, offer, packet.setup.generation) {
+                    Verdict::Send => {}
+                    Verdict::Skip => continue,
+                    Verdict::KeyFrameWanted => return stopped(Stop::Other),
+                }
+            }
             let flow = &mut row.flow;
-            if !row.rewriter.is_straight(&packet.ticket) || packet.payload.len() > usize::from(flow.largest) {
-                return (position, Stop::Other);
-            }
-            if flow.special != 0
-                && let Some(stop) = look_again(flow, legs, now)
+            if !row.rewriter.is_straight(&packet.ticket)
+                || flow.shape != packet.block.shape
+                || weight > usize::from(flow.largest)
             {
-                return (position, stop);
+                return stopped(Stop::Other);
             }
-            let Some(mut frame) = ports.acquire(flow.port) else { return (position, Stop::Other) };
+            if flow.special & special::UNUSUAL != 0 {
+                return stopped(Stop::Special);
+            }
+            if flow.special & special::CONSENT != 0 && !legs[flow.leg as usize].ice.may_send(now) {
+                return stopped(Stop::Other);
+            }
+            let Some(mut frame) = ports.acquire(flow.port) else { return stopped(Stop::Other) };
             let Some(index) = row.window.issue_next() else {
                 ports.cancel(flow.port, frame);
-                return (position, Stop::Other);
+                return stopped(Stop::Other);
             };
             let timestamp = row.rewriter.take_straight(&packet.incoming);
             // SAFETY: the stream is set up for the generation in force, which does not change within a step.
@@ -71,50 +97,47 @@ impl<'s> Straight<'s, '_> {
             // The row is ahead of the seal: whatever happens after this line, the index is never used again.
             index_row.store_next(row.window.end());
             index_row.store_timing(timestamp, now_ms);
-            // SAFETY: `largest` left room for the payload, so the frame holds headers, an RTP packet of this length and
-            // padding (`Flow::room`). Its memory does not move with its handle, which is not used before the job is
-            // done (`flush` seals first).
+            let mut header_len = usize::from(flow.header_len);
+            // SAFETY: `largest` left room for payload and extensions, so the frame holds headers, an RTP packet of this
+            // length and padding (`Flow::room`), which is longer than fixed header, CSRC and a block together. Its
+            // memory does not move with its handle, which is not used before the job is done (`flush` seals first).
             let bytes = unsafe {
                 let rtp = frame.as_mut_ptr().add(flow.template.len());
-                packet.write_header(rtp, flow, index.index().seq(), timestamp);
-                std::slice::from_raw_parts_mut(rtp, usize::from(flow.overhead) + packet.payload.len())
+                packet.write_header(rtp, flow, packet.block.word, index.index().seq(), timestamp);
+                if packet.block.len() > 0 {
+                    packet.block.write(rtp.add(header_len), &legs[flow.leg as usize].transport_seq);
+                    header_len += packet.block.len();
+                    flow.extension_bytes += packet.block.len() as u64;
+                }
+                std::slice::from_raw_parts_mut(rtp, usize::from(flow.overhead) + weight)
             };
             flow.packets += 1;
             flow.bytes += bytes.len() as u64;
-            // SAFETY: as for the index row; `legs` is borrowed for longer than the batches. Plain legs are special.
+            // SAFETY: as for the index row; `legs` is borrowed for longer than the batches. Plain legs are unusual.
             let keys = unsafe { flow.keys_unchecked() };
-            let header_len = usize::from(flow.header_len);
             let job = SealJob { keys, ssrc: flow.ssrc(), index, plain: packet.payload, frame: bytes, header_len };
-            // SAFETY: the caller flushes a full batch; the row was found under this slot.
+            sent += 1;
+            // SAFETY: the caller flushes a full batch; the row was found under this slot; padding as above.
             if unsafe { batches.push(flow.profile, job, frame, slot) } {
-                return (position + 1, Stop::Full(flow.profile));
+                return Run { positions: position + 1, sent, stop: Stop::Full(flow.profile) };
             }
         }
-        (slots.len(), Stop::End)
+        Run { positions: slots.len(), sent, stop: Stop::End }
     }
 
     /// As [`run`](Self::run), compiled for AVX2.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,bmi1,bmi2,movbe")]
     #[inline(never)]
-    pub(super) fn run_wide<P: Ports, const FAR: bool>(
+    pub(super) fn run_wide<P: Ports, const FAR: bool, const GATED: bool>(
         &self,
         slots: &[u32],
         egress: &mut [EgressRow],
         ports: &mut P,
         batches: &mut Batches<'s>,
-    ) -> (usize, Stop) {
-        self.run::<P, FAR>(slots, egress, ports, batches)
+    ) -> Run {
+        self.run::<P, FAR, GATED>(slots, egress, ports, batches)
     }
-}
-
-/// What is special about a receiver, unless that is only that its consent must be asked for and it is there.
-#[inline(never)]
-fn look_again(flow: &Flow, legs: &[LegRow], now: Nanos) -> Option<Stop> {
-    if flow.special != special::CONSENT {
-        return Some(Stop::Special);
-    }
-    if legs[flow.leg as usize].ice.may_send(now) { None } else { Some(Stop::Other) }
 }
 
 #[inline(always)]

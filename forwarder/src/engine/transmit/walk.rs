@@ -6,19 +6,19 @@ use sluice_srtp::provider::Provider;
 use sluice_srtp::{PacketIndex, Profile};
 use sluice_table::DropReason;
 
-use super::super::flow::special;
+use super::super::flow::{Flow, MID_PACKETS, special};
 use super::super::gate::{self, Verdict};
 use super::super::list::HOLE;
 use super::super::ports::Ports;
-use super::super::rows::{EgressRow, LegRow};
+use super::super::rows::{EgressConfig, EgressRow, LegRow};
 use super::super::staged::Generation;
 use super::super::time::Nanos;
 use super::batch::{Batches, Exit};
-use super::extensions::write_extensions;
+use super::extensions::{Block, write_extensions};
 use super::packet::Packet;
 use super::resolve::set_up;
-use super::straight::{Stop, Straight};
-use super::{KEYS_AHEAD, MID_PACKETS, ROWS_AHEAD};
+use super::straight::{Run, Stop, Straight};
+use super::{KEYS_AHEAD, ROWS_AHEAD};
 
 /// What came of one receiver's turn.
 pub(super) enum Turned {
@@ -57,18 +57,18 @@ pub(super) struct Pass<'s, 'e, C, P> {
 impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
     /// Serves some receivers of one list.
     #[inline(always)]
-    pub(super) fn walk<const WIDE: bool>(&mut self, slots: &[u32], packet: &Packet<'s>) -> Walked {
+    pub(super) fn walk<const WIDE: bool>(&mut self, slots: &[u32], packet: &mut Packet<'s>) -> Walked {
         if self.prefetch {
             self.fetch(&slots[..slots.len().min(ROWS_AHEAD)]);
         }
         let (mut position, mut sent) = (0, 0);
-        let mut straight = packet.special == 0;
+        let mut straight = true;
         while position < slots.len() {
             if straight {
-                let (served, stop) = self.straight::<WIDE>(&slots[position..], packet);
-                position += served;
-                sent += served as u32;
-                match stop {
+                let run = self.straight::<WIDE>(&slots[position..], packet);
+                position += run.positions;
+                sent += run.sent;
+                match run.stop {
                     Stop::End => break,
                     Stop::Full(profile) => {
                         self.flush::<WIDE>(profile);
@@ -79,7 +79,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
                 }
             }
             if self.prefetch {
-                self.fetch_ahead(slots, position, packet.special & special::VIRTUAL != 0);
+                self.fetch_ahead(slots, position, packet.offer.is_some());
             }
             match self.turn::<WIDE>(slots[position], packet) {
                 Turned::Sent => sent += 1,
@@ -94,7 +94,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
 
     /// Serves receivers of the usual kind.
     #[inline(always)]
-    fn straight<const WIDE: bool>(&mut self, slots: &[u32], packet: &Packet<'s>) -> (usize, Stop) {
+    fn straight<const WIDE: bool>(&mut self, slots: &[u32], packet: &Packet<'s>) -> Run {
         let Pass { legs, now, now_ms, .. } = *self;
         let usual = Straight { legs, packet, now, now_ms };
         let (egress, ports, batches) = (&mut *self.egress, &mut *self.exit.ports, &mut *self.batches);
@@ -102,14 +102,15 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         if WIDE {
             // SAFETY: the caller runs only where all of it was detected.
             return unsafe {
-                if self.prefetch {
-                    usual.run_wide::<P, true>(slots, egress, ports, batches)
-                } else {
-                    usual.run_wide::<P, false>(slots, egress, ports, batches)
+                match (self.prefetch, packet.offer.is_some()) {
+                    (true, true) => usual.run_wide::<P, true, true>(slots, egress, ports, batches),
+                    (true, false) => usual.run_wide::<P, true, false>(slots, egress, ports, batches),
+                    (false, true) => usual.run_wide::<P, false, true>(slots, egress, ports, batches),
+                    (false, false) => usual.run_wide::<P, false, false>(slots, egress, ports, batches),
                 }
             };
         }
-        usual.run::<P, true>(slots, egress, ports, batches)
+        usual.run::<P, true, true>(slots, egress, ports, batches)
     }
 
     /// Seals what waits of a profile and sends it.
@@ -146,7 +147,7 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
 
     /// Rewrites one packet for one receiver: everything up to sealing, and the sealing when a batch is full.
     #[inline(always)]
-    fn turn<const WIDE: bool>(&mut self, slot: u32, packet: &Packet<'s>) -> Turned {
+    fn turn<const WIDE: bool>(&mut self, slot: u32, packet: &mut Packet<'s>) -> Turned {
         // A hole is no slot.
         let Some(row) = self.egress.get_mut(slot as usize) else { return Turned::Skip };
         if row.rewriter.context() != packet.setup.context()
@@ -154,10 +155,13 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         {
             return turned;
         }
-        if packet.special & special::VIRTUAL != 0
-            && let Some(turned) = Self::withheld(row, self.legs, packet, self.generation, &mut self.wants_key_frame)
-        {
-            return turned;
+        match packet.offer.map_or(Verdict::Send, |offer| gate::decide(row, self.legs, &offer, self.generation)) {
+            Verdict::Send => {}
+            Verdict::Skip => return Turned::Skip,
+            Verdict::KeyFrameWanted => {
+                self.wants_key_frame = true;
+                return if row.gate.is_waiting() { Turned::Drop(DropReason::KeyFrame) } else { Turned::Skip };
+            }
         }
         let flow = &mut row.flow;
         let mut rtp_len = usize::from(flow.overhead) + packet.payload.len();
@@ -189,28 +193,19 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         // less than that.
         let rtp = unsafe {
             let rtp = frame.as_mut_ptr().add(flow.template.len());
-            packet.write_header(rtp, flow, index.index().seq(), mapped.timestamp);
+            packet.write_header(rtp, flow, 0, index.index().seq(), mapped.timestamp);
             rtp
         };
         let mut header_len = usize::from(flow.header_len);
-        let special = flow.special | packet.special;
-        if special & (special::INSERTS | special::CARRIES) != 0 {
-            let leg_row = &self.legs[flow.leg as usize];
-            // SAFETY: `room` bytes as above.
-            let rtp = unsafe { std::slice::from_raw_parts_mut(rtp, usize::from(flow.room)) };
-            let free = rtp.len() - rtp_len;
-            let (config, leg) = (row.config.get(self.generation), leg_row.config.get(self.generation));
-            let mid = config.and_then(|config| config.mid.as_ref()).filter(|_| flow.packets < MID_PACKETS);
-            let block = leg.map_or(0, |leg| {
-                let mid = mid.map(|mid| mid.as_bytes());
-                write_extensions(&mut rtp[header_len..], leg_row, leg, packet.cell, mid, self.now, free)
-            });
-            if block > 0 {
-                rtp[0] |= 0x10;
-                header_len += block;
-                rtp_len += block;
-                row.extension_bytes += block as u64;
-            }
+        let config = row.config.get(self.generation).map(Box::as_ref);
+        // SAFETY: `room` bytes as above.
+        let room = unsafe { std::slice::from_raw_parts_mut(rtp, usize::from(flow.room)) };
+        let block = extend(&mut room[header_len..], flow, config, packet, self.legs, self.now);
+        if block > 0 {
+            room[0] |= 0x10;
+            header_len += block;
+            rtp_len += block;
+            flow.extension_bytes += block as u64;
         }
         flow.packets += 1;
         flow.bytes += rtp_len as u64;
@@ -231,26 +226,38 @@ impl<'s, C: Provider, P: Ports> Pass<'s, '_, C, P> {
         }
         Turned::Sent
     }
+}
 
-    /// Asks the gate about a packet that a virtual source brings; says what becomes of it if it is not sent.
-    #[inline(always)]
-    fn withheld(
-        row: &mut EgressRow,
-        legs: &[LegRow],
-        packet: &Packet<'s>,
-        generation: Generation,
-        wants_key_frame: &mut bool,
-    ) -> Option<Turned> {
-        let offer = packet.offer.as_ref()?;
-        let choosy = row.flow.special & special::CHOOSY != 0;
-        let leg = if choosy { legs[row.flow.leg as usize].config.get(generation) } else { None };
-        match gate::decide(row, leg, offer) {
-            Verdict::Send => None,
-            Verdict::Skip => Some(Turned::Skip),
-            Verdict::KeyFrameWanted => {
-                *wants_key_frame = true;
-                Some(if row.gate.is_waiting() { Turned::Drop(DropReason::KeyFrame) } else { Turned::Skip })
-            }
+/// Writes a packet's header extensions for one receiver to `out`, which ends where the packet must; returns their length.
+/// What is short is kept for the receivers that get the same.
+fn extend(
+    out: &mut [u8],
+    flow: &mut Flow,
+    config: Option<&EgressConfig>,
+    packet: &mut Packet<'_>,
+    legs: &[LegRow],
+    now: Nanos,
+) -> usize {
+    let row = &legs[flow.leg as usize];
+    let (Some(config), Some(leg)) = (config, row.config.get(packet.setup.generation)) else { return 0 };
+    let behind = packet.payload.len() + usize::from(flow.overhead) - usize::from(flow.header_len);
+    let room = out.len() - behind;
+    if flow.packets >= MID_PACKETS {
+        flow.special &= !special::NAMED;
+    }
+    let mid = config.mid.as_ref().filter(|_| flow.special & special::NAMED != 0).map(|mid| mid.as_bytes());
+    if mid.is_none() {
+        if packet.block.shape != flow.shape
+            && let Some(block) = Block::of(packet.cell, leg, now)
+        {
+            packet.block = block;
+        }
+        let block = &packet.block;
+        if block.shape == flow.shape && block.len() <= room && out.len() >= Block::LONGEST {
+            // SAFETY: as just checked.
+            unsafe { block.write(out.as_mut_ptr(), &row.transport_seq) };
+            return block.len();
         }
     }
+    write_extensions(out, &row.transport_seq, leg, packet.cell, mid, now, room)
 }
