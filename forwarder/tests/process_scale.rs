@@ -73,7 +73,7 @@ fn programming_a_crowd_loses_no_packet() {
         for table in [&table, &few, &table] {
             let (start, cpu) = (Instant::now(), forwarder.manager_cpu());
             forwarder.apply(table).unwrap();
-            times.push((start.elapsed(), forwarder.manager_cpu() - cpu));
+            times.push((start.elapsed(), forwarder.manager_cpu().saturating_sub(cpu)));
             grown.push((forwarder.resident() - before) * 1024 / u64::from(STREAMS));
             let heard = ears.total();
             ears.until("traffic after a commit", |ears| ears.total() > heard + 50);

@@ -70,19 +70,14 @@ impl Members {
     pub fn add(&mut self, slot: u32) -> u32 {
         let first = self.first_hole as usize;
         let hole = self.slots.get(first..).filter(|_| self.holes > 0);
-        let position = match hole.and_then(|slots| slots.iter().position(|s| *s == HOLE)) {
-            Some(ahead) => {
-                self.slots[first + ahead] = slot;
-                self.holes -= 1;
-                self.first_hole = (first + ahead + 1) as u32;
-                first + ahead
-            }
-            None => {
-                self.slots.push(slot);
-                self.slots.len() - 1
-            }
+        let Some(ahead) = hole.and_then(|slots| slots.iter().position(|s| *s == HOLE)) else {
+            self.slots.push(slot);
+            return (self.slots.len() - 1) as u32;
         };
-        position as u32
+        self.slots[first + ahead] = slot;
+        self.holes -= 1;
+        self.first_hole = (first + ahead + 1) as u32;
+        (first + ahead) as u32
     }
 
     /// Removes a member if it is there; looks through all of them.

@@ -108,7 +108,7 @@ impl Touched {
             let (kind, name) = change.row();
             let Some(was) = rows.get_mut(&kind).and_then(|rows| rows.remove(name)) else { return false };
             // What was put last is what is there: no need for a copy of it.
-            let same = match (&*change, was) {
+            let same = match (change, was) {
                 (Change::Put(_, entry), was) => was == Some(entry),
                 (Change::Remove(..), was) => was.is_none(),
                 (Change::Switch { .. }, was) => next.get(kind, name).as_ref() == was,
