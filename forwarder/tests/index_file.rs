@@ -386,6 +386,15 @@ fn the_stream_of_a_learn_rule_is_found_again() {
     let mut fourth = store(&path, 8);
     assert_eq!(fourth.learned(key(1), 7), Some(Ssrc(12)));
 
+    // One that nobody asks for again is free at once, unless somebody else uses it.
+    let (free, row) = (fourth.free_rows(), learn(&mut fourth, 13, 8));
+    let again = fourth.get_or_create(key(1), Ssrc(13), Direction::Receive).unwrap();
+    fourth.discard(&row);
+    assert_eq!((fourth.free_rows(), fourth.learned(key(1), 8)), (free - 1, Some(Ssrc(13))));
+    fourth.discard(&again);
+    assert_eq!((fourth.free_rows(), fourth.learned(key(1), 8)), (free, None));
+    assert!(!fourth.key_lost_rows(key(1)), "nothing was ever sealed under it");
+
     // A row that is given away is no stream of the rule any more.
     for ssrc in 100..110 {
         let row = send(&mut fourth, 3, ssrc).unwrap();

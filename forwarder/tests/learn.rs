@@ -333,6 +333,34 @@ fn the_newest_stream_of_a_rule_is_the_one_that_is_known() {
 }
 
 #[test]
+fn a_sender_of_ever_new_ssrcs_takes_no_more_than_its_rows() {
+    let table = table();
+    let mut processes = Processes::new(&table);
+    let free = processes.world.local.indexes.free_rows();
+    let publisher_key = key(Profile::AeadAes256Gcm, 1);
+    let mut first = Publisher::new(peer(0), Ssrc(10), 111, &publisher_key, 5);
+    for n in 0..600u32 {
+        processes.world.now = processes.world.now + Nanos::from_millis(40);
+        let mut stream = Publisher::new(peer(0), Ssrc(1_000 + n), 111, &publisher_key, 5);
+        processes.send(&mut stream, &[1], &announce("0", "h"));
+        if n % 7 == 0 {
+            // One that comes back again and again, also while its leg is still prepared with it.
+            processes.send(&mut first, &[2], &announce("0", "h"));
+        }
+        processes.told();
+        if n % 10 == 0 {
+            // The leg is prepared again.
+            let mut other = table.clone();
+            other.legs.get_mut(&name("pub")).unwrap().limits.packets_per_second -= 1 + n;
+            processes.world.local.apply(other).unwrap();
+        }
+        assert!(processes.world.local.indexes.free_rows() + 2 >= free, "round {n}");
+    }
+    assert_eq!(processes.got().len(), 600 + 86, "{}", processes.world.drops());
+    processes.world.assert_no_cell_is_lost(SMALL.cells);
+}
+
+#[test]
 fn a_known_stream_costs_no_more_than_an_unknown_one_until_it_authenticates() {
     let table = table();
     let mut processes = Processes::new(&table);

@@ -197,12 +197,25 @@ impl IndexStore {
         }
     }
 
+    /// Ends one use of a row whose indexes nobody asks for any more; after the last it is free at once. No worker may
+    /// hold it.
+    pub fn discard(&mut self, handle: &IndexHandle) {
+        self.release(handle);
+        let row = handle.row();
+        if self.uses.get(row as usize) == Some(&0)
+            && self.idle.remove(&self.row(row).stamp.load(Ordering::Acquire)).is_some()
+        {
+            self.recycle(row);
+            self.free.push(row);
+        }
+    }
+
     /// Whether the key was ever given a row or held, here or by a forwarder before.
     pub fn knows_key(&self, key: KeyId) -> bool {
         self.keys.contains_key(&key)
     }
 
-    /// Whether a row of the key was recycled: a stream without a row may then have been sent before, and the key
+    /// Whether a row of the key for sending was recycled: a stream without a row may then have been sent before, and the key
     /// must not be used for it.
     pub fn key_lost_rows(&self, key: KeyId) -> bool {
         let marker = self.keys.get(&key).map(|key| self.row(key.marker));
@@ -313,8 +326,10 @@ impl IndexStore {
                 if let Some(state) = self.keys.get_mut(&key) {
                     state.rows -= 1;
                     let marker = state.marker;
-                    // Before the row goes: a process killed in between has lost nothing unnoticed.
-                    self.row(marker).retag(RowTag::marker(true));
+                    if tag.direction() == Direction::Send {
+                        // Before the row goes: a process killed in between has lost nothing unnoticed.
+                        self.row(marker).retag(RowTag::marker(true));
+                    }
                 }
                 self.row(row).clear();
                 self.idle_marker(key);

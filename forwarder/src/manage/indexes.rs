@@ -21,6 +21,8 @@ pub trait Indexes {
     fn set_learned(&mut self, row: &IndexHandle, rule: u64);
     /// The stream is gone and no worker holds its row; it may be recycled when space is needed.
     fn release(&mut self, row: &IndexHandle);
+    /// The stream is gone, no worker holds its row, and nobody will ask for it again.
+    fn discard(&mut self, row: &IndexHandle);
     /// A key was installed.
     fn hold(&mut self, key: KeyId) -> Result<(), StoreError>;
     /// A key is no longer installed.
@@ -50,6 +52,10 @@ impl Indexes for IndexStore {
 
     fn release(&mut self, row: &IndexHandle) {
         IndexStore::release(self, row);
+    }
+
+    fn discard(&mut self, row: &IndexHandle) {
+        IndexStore::discard(self, row);
     }
 
     fn hold(&mut self, key: KeyId) -> Result<(), StoreError> {

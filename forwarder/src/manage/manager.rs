@@ -108,6 +108,8 @@ pub struct Manager {
     learning: BTreeSet<Name>,
     /// Streams that learn rules made, by rule.
     pub(super) learned: BTreeMap<Name, LearnedStream>,
+    /// Streams just learned, whose indexes are not kept yet.
+    unkept: Vec<Learned>,
     pub(super) trace: Option<super::tracing::Running>,
     selection: Selection,
     last_select: Nanos,
@@ -154,6 +156,7 @@ impl Manager {
             steered: HashMap::new(),
             learning: BTreeSet::new(),
             learned: BTreeMap::new(),
+            unkept: Vec::new(),
             trace: None,
             selection: Selection::default(),
             last_select: Nanos(0),
@@ -183,6 +186,7 @@ impl Manager {
             self.packets_down();
             self.fetch_trace();
             self.reports();
+            self.keep_learned();
             self.select();
             self.follow_routes();
         }
@@ -427,12 +431,7 @@ impl Manager {
                 }
             }
             EngineEvent::StreamLearned { leg, rule, ssrc, slot, source, incarnation } => {
-                let stream = Learned { worker, leg, rule, ssrc, source, incarnation };
-                if let Some(command) = self.planner.remember(&stream, self.indexes.as_mut()) {
-                    // Refused only by a worker that ended, and its streams with it.
-                    let _ = self.workers[usize::from(worker)].order(Order::Engine(command));
-                    self.workers[usize::from(worker)].wake();
-                }
+                self.unkept.push(Learned { worker, leg, rule, ssrc, source, incarnation });
                 let names = (self.planner.rule_name(rule).cloned(), self.planner.leg_name(worker, leg).cloned());
                 let (Some(rule), Some(leg)) = names else { return };
                 tracing::info!(%rule, %leg, ssrc = ssrc.0, "stream learned");
@@ -472,6 +471,19 @@ impl Manager {
                 if let Some(stream) = self.planner.stream_of(list) {
                     self.selection.heard(stream, level, monotonic());
                 }
+            }
+        }
+    }
+
+    /// Gives streams that were learned rows which outlive the process. Between commits only: rows that a commit lets go
+    /// are in use until it is in force.
+    fn keep_learned(&mut self) {
+        for stream in std::mem::take(&mut self.unkept) {
+            if let Some(command) = self.planner.remember(&stream, self.indexes.as_mut()) {
+                let worker = &self.workers[usize::from(stream.worker)];
+                // Refused only by a worker that ended, and its streams with it.
+                let _ = worker.order(Order::Engine(command));
+                worker.wake();
             }
         }
     }

@@ -451,6 +451,7 @@ impl Planner {
         }
         // Only the next plan can be given these rows, and it is made after this one was flipped.
         freed.rows.iter().for_each(|row| deps.indexes.release(row));
+        freed.spent.iter().for_each(|row| deps.indexes.discard(row));
         freed.keys.iter().for_each(|key| deps.indexes.let_go(*key));
         self.generation = plan.generation;
         Ok(plan)

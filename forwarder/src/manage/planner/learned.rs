@@ -35,13 +35,25 @@ pub struct Learned {
 #[derive(Clone, Debug)]
 pub(super) struct Remembered {
     ssrc: Ssrc,
-    pub(super) row: IndexHandle,
+    row: IndexHandle,
     incarnation: u64,
+    /// Whether its leg was prepared with it: the worker may use the row until the leg is prepared again.
+    staged: bool,
+    /// Row of a stream before this one that the leg is still prepared with.
+    former: Option<IndexHandle>,
+}
+
+impl Remembered {
+    /// Its rows.
+    pub(super) fn rows(self) -> impl Iterator<Item = IndexHandle> {
+        [Some(self.row), self.former].into_iter().flatten()
+    }
 }
 
 impl Planner {
     /// Notes what a rule stands for now. Gives the command by which the worker keeps the stream's indexes where they
-    /// outlive the process; `None` if it does already, or if rule, leg or key are others by now.
+    /// outlive the process; `None` if it does already, or if rule, leg or key are others by now. Never called between a
+    /// plan and its flip: rows that the plan let go are in use until then.
     pub fn remember(&mut self, stream: &Learned, indexes: &mut dyn Indexes) -> Option<Command> {
         let Learned { worker, leg, rule, ssrc, source, incarnation } = *stream;
         let rule = self.rule_name(rule)?.clone();
@@ -61,11 +73,17 @@ impl Planner {
         };
         indexes.set_learned(&index, id(row));
         let pinned = index.pin();
-        let former = self.remembered.insert(rule, Remembered { ssrc, row: index, incarnation });
-        // The worker let go of it before it learned another.
-        if let Some(former) = former {
-            indexes.release(&former.row);
+        let mut now = Remembered { ssrc, row: index, incarnation, staged: false, former: None };
+        if let Some(before) = self.remembered.remove(&rule) {
+            now.former = before.former;
+            if before.staged {
+                now.former.replace(before.row).iter().for_each(|row| indexes.discard(row));
+            } else {
+                // The worker let go of it before it learned another. A sender of ever new SSRCs takes no more than a row.
+                indexes.discard(&before.row);
+            }
         }
+        self.remembered.insert(rule, now);
         Some(Command::KeepIndex { leg, ssrc, source, index: pinned })
     }
 
@@ -79,15 +97,18 @@ impl Planner {
         indexes: &mut dyn Indexes,
     ) -> Result<Option<KnownStream>, Refused> {
         let known = |known: &Remembered| KnownStream { ssrc: known.ssrc, index: known.row.pin() };
-        let former = self.remembered.get(name);
-        if let Some(former) = former.filter(|former| key.is_some_and(|(_, now)| former.incarnation == now)) {
-            return Ok(Some(known(former)));
+        if let Some(stream) = self.remembered.get_mut(name)
+            && key.is_some_and(|(_, now)| stream.incarnation == now)
+        {
+            stream.staged = true;
+            freed.spent.extend(stream.former.take());
+            return Ok(Some(known(stream)));
         }
-        freed.rows.extend(self.remembered.remove(name).map(|former| former.row));
+        freed.rows.extend(self.remembered.remove(name).into_iter().flat_map(Remembered::rows));
         let Some((id, incarnation)) = key else { return Ok(None) };
         let Some(ssrc) = indexes.learned(id, self::id(row)) else { return Ok(None) };
         let row = indexes.row(id, ssrc, Direction::Receive).map_err(|error| no_row(&error))?;
-        let recalled = Remembered { ssrc, row, incarnation };
+        let recalled = Remembered { ssrc, row, incarnation, staged: true, former: None };
         let known = known(&recalled);
         self.remembered.insert(name.clone(), recalled);
         Ok(Some(known))

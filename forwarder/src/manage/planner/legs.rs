@@ -9,6 +9,7 @@ use sluice_srtp::provider::Provider;
 use sluice_table::protocol::Refused;
 use sluice_table::{EntryKind, Name, Remote, Store, Table};
 
+use super::learned::Remembered;
 use super::rows::{full, leg_config, no_row, stream_rate};
 use super::touched::{Freed, Touched, referrers};
 use super::{Deps, Keyed, LegState, Plan, Planner};
@@ -72,7 +73,7 @@ impl Planner {
         for name in &touched.learn {
             if !next.learn.contains_key(name) {
                 freed.lists.extend(self.rules.remove(name));
-                freed.rows.extend(self.remembered.remove(name).map(|stream| stream.row));
+                freed.rows.extend(self.remembered.remove(name).into_iter().flat_map(Remembered::rows));
             } else if !self.rules.contains_key(name) {
                 let list = self.list_ids.take();
                 let list = list.ok_or_else(|| full("lists", next.learn.len(), self.config.capacity.lists))?;

@@ -146,5 +146,7 @@ pub(super) struct Freed {
     pub(super) egress: Vec<(u8, u32)>,
     pub(super) lists: Vec<u32>,
     pub(super) rows: Vec<IndexHandle>,
+    /// Rows that nobody will ask for again.
+    pub(super) spent: Vec<IndexHandle>,
     pub(super) keys: Vec<KeyId>,
 }
