@@ -159,7 +159,6 @@ impl<C: Provider> Engine<C> {
         let packet = input.payload;
         let header = rtp::parse(packet).map_err(|error| match error {
             RtpError::Truncated => DropReason::Truncated,
-            RtpError::Version => DropReason::RtpVersion,
             RtpError::Header => DropReason::RtpHeader,
         })?;
         let key = StreamKey { leg: owner.leg, ssrc: header.ssrc };
