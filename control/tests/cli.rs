@@ -69,6 +69,36 @@ fn without_a_forwarder_the_exit_code_is_3_and_the_error_says_what_to_do() {
     assert!(error["hint"].as_str().unwrap().contains("sluice-forwarder"));
 }
 
+/// As with `sluice ... | head`.
+#[test]
+fn a_reader_that_went_away_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start(dir.path());
+    for args in [
+        &["status"][..],
+        &["legs"],
+        &["--json", "streams"],
+        &["counters", "--all"],
+        &["table", "show"],
+        &["trace", "--count", "3", "--output", "-"],
+        &["top", "--count", "3", "--interval", "1"],
+        &["config", "default"],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let made = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .env("SLUICE_SOCKET", &fake.socket)
+            .env("SLUICE_CONTROL_SOCKET", "/nonexistent/control.sock")
+            .args(args)
+            .stdout(writer)
+            .output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&made.stderr);
+        assert_eq!((made.status.code(), err.as_ref()), (Some(0), ""), "{args:?}");
+    }
+}
+
 #[test]
 fn wrong_usage_is_2() {
     let dir = tempfile::tempdir().unwrap();

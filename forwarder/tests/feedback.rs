@@ -517,6 +517,7 @@ fn without_a_repair_stream_the_very_same_bytes_come_again() {
     let packets = &room.world.peers[&peer(RX)].streams[&Ssrc(500)];
     assert_eq!(packets.packets.len(), 40);
     assert_eq!(packets.repeated, [1_039, 1_030, 1_024]);
+    assert_eq!(packets.marks.iter().copied().collect::<Vec<_>>(), [46], "audio stays audio");
     assert_eq!(room.world.dropped(DropReason::NackUnknown), 1);
     // Asking is limited.
     for _ in 0..30 {

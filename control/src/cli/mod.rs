@@ -35,17 +35,44 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let json = cli.global.json;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Pipe { out: std::io::stdout().lock(), left: false };
     let code = match run(cli, &mut stdout) {
         Ok(code) => code,
+        // Whoever reads has seen enough, as `head` has.
+        Err(_) if stdout.left => 0,
         Err(error) => {
             error.print(json);
             error.exit_code()
         }
     };
-    // A reader that went away is no failure of ours to report twice.
+    // A reader that went away is no failure of ours.
     let _ = stdout.flush();
     ExitCode::from(code)
+}
+
+/// Standard output, with a note of whether its reader went away.
+struct Pipe<W> {
+    out: W,
+    left: bool,
+}
+
+impl<W> Pipe<W> {
+    fn note<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
+        self.left |= result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let result = self.out.write(bytes);
+        self.note(result)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let result = self.out.flush();
+        self.note(result)
+    }
 }
 
 fn usage(error: &clap::Error) -> ExitCode {

@@ -236,6 +236,8 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Channel messages of one client at once.
     pub message_burst: u32,
+    /// Packets of each picture a client is sent that are kept to be sent again; at most 1,024.
+    pub history: u16,
     /// Channel bytes that may wait for one client.
     pub channel_queue_bytes: usize,
     /// Video streams one client may receive.
@@ -258,6 +260,7 @@ impl Default for Limits {
             message_bytes: 256 << 10,
             messages_per_second: 50,
             message_burst: 200,
+            history: 256,
             channel_queue_bytes: 4 << 20,
             video_streams: 32,
         }

@@ -243,6 +243,7 @@ fn limits(mut fields: Fields<'_, '_, '_>, limits: &mut Limits) {
     fields.number("message_bytes", 1024, MOST_BYTES, &mut limits.message_bytes);
     fields.number("messages_per_second", 1, 100_000, &mut limits.messages_per_second);
     fields.number("message_burst", 1, 100_000, &mut limits.message_burst);
+    fields.number("history", 0, 1024, &mut limits.history);
     fields.number("channel_queue_bytes", 65_536, MOST_BYTES, &mut limits.channel_queue_bytes);
     fields.number("video_streams", 0, 32, &mut limits.video_streams);
     fields.finish();

@@ -149,6 +149,7 @@ fn limits(wire: &mut WireConfig, config: &Config) {
     wire.limits.message_most = limits.message_bytes;
     wire.limits.message_rate = limits.messages_per_second;
     wire.limits.message_burst = limits.message_burst;
+    wire.limits.history = limits.history;
     wire.limits.video_slots = limits.video_streams.min(32) as u8;
 }
 

@@ -5,31 +5,40 @@ const MAX_TEXT: usize = 256;
 
 /// What an OPEN asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Open {
-    pub(super) label: String,
-    pub(super) unordered: bool,
-    pub(super) reliability: Reliability,
+pub struct Open {
+    /// The channel's name, at most 256 bytes.
+    pub label: String,
+    /// Whether messages may overtake each other.
+    pub unordered: bool,
+    /// How hard to try.
+    pub reliability: Reliability,
 }
 
 /// How hard to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reliability {
+pub enum Reliability {
+    /// Until it arrived.
     Full,
+    /// At most so many times more.
     Retransmits(u32),
+    /// At most for so many milliseconds.
     Milliseconds(u32),
 }
 
 /// A message on a stream before and while its channel is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Dcep {
+pub enum Dcep {
+    /// The peer opens a channel.
     Open(Open),
+    /// The peer took ours.
     Ack,
 }
 
-pub(super) const ACK: [u8; 1] = [0x02];
+/// The answer to an OPEN.
+pub const ACK: [u8; 1] = [0x02];
 
 /// OPEN of an ordered reliable channel.
-pub(super) fn open(label: &str) -> Vec<u8> {
+pub fn open(label: &str) -> Vec<u8> {
     let label = &label.as_bytes()[..label.len().min(MAX_TEXT)];
     let mut bytes = vec![0x03, 0, 1, 0, 0, 0, 0, 0];
     bytes.extend((label.len() as u16).to_be_bytes());
@@ -39,7 +48,7 @@ pub(super) fn open(label: &str) -> Vec<u8> {
 }
 
 /// Reads a message; `None` for anything else than the two there are.
-pub(super) fn parse(bytes: &[u8]) -> Option<Dcep> {
+pub fn parse(bytes: &[u8]) -> Option<Dcep> {
     match bytes {
         [0x02, ..] => Some(Dcep::Ack),
         [0x03, kind, _, _, v0, v1, v2, v3, l0, l1, p0, p1, rest @ ..] => {

@@ -2,7 +2,7 @@
 //! Never sees media; the forwarder does.
 
 mod config;
-mod dcep;
+pub mod dcep;
 mod description;
 mod dtls;
 #[cfg(test)]

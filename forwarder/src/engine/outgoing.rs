@@ -22,8 +22,8 @@ use crate::wire::template::Template;
 const CAPACITY: usize = 1_024;
 /// Packets sent in one step, so that audio keeps most of it.
 const STEP_PACKETS: u32 = 64;
-/// DSCP of everything here: STUN, DTLS and RTCP of a browser go with its interactive media (RFC 8837 §5).
-const DSCP: u8 = 34;
+/// DSCP of everything here but packets that go again, which keep their stream's: STUN, DTLS and RTCP of a browser go with its interactive media (RFC 8837 §5).
+pub(super) const DSCP: u8 = 34;
 /// Priority in our checks: of a peer-reflexive candidate (RFC 8445 §7.1.1), component 1.
 const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 255;
 
@@ -182,7 +182,7 @@ impl<C: Provider> Engine<C> {
             Outgoing::Packet { .. } => &mut self.counters.packet_out,
             Outgoing::Rtcp { .. } | Outgoing::Again { .. } => &mut self.counters.rtcp_out,
         };
-        submit(&way, frame, written, ports)?;
+        submit(&way, frame, written, DSCP, ports)?;
         *counter += 1;
         Ok(())
     }
@@ -192,11 +192,12 @@ pub(super) fn submit<P: Ports>(
     way: &Way<'_>,
     mut frame: TxFrame,
     written: Result<usize, DropReason>,
+    dscp: u8,
     ports: &mut P,
 ) -> Result<(), DropReason> {
     match written {
         Ok(len) => {
-            let len = way.template.write(&mut frame, len, DSCP, ports.wants_checksum(way.port));
+            let len = way.template.write(&mut frame, len, dscp, ports.wants_checksum(way.port));
             ports.submit(way.port, frame, len);
             Ok(())
         }

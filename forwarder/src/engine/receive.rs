@@ -526,7 +526,6 @@ const UNLISTED: u32 = u32::MAX;
 pub(super) fn rtp_reason(error: RtpError) -> DropReason {
     match error {
         RtpError::Truncated => DropReason::Truncated,
-        RtpError::Version => DropReason::RtpVersion,
         RtpError::Header => DropReason::RtpHeader,
     }
 }

@@ -12,9 +12,8 @@ pub const FIXED_LEN: usize = 12;
 pub enum RtpError {
     /// Shorter than the fixed header.
     Truncated,
-    /// Version is not 2.
-    Version,
-    /// CSRC list or header extension run past the packet.
+    /// CSRC list or header extension run past the packet, or the version is not 2, of which
+    /// [`frame::classify`](super::frame::classify) lets none through.
     Header,
 }
 
@@ -60,7 +59,7 @@ pub fn parse(packet: &[u8]) -> Result<RtpHeader, RtpError> {
     }
     let first = packet[0];
     if first >> 6 != 2 {
-        return Err(RtpError::Version);
+        return Err(RtpError::Header);
     }
     let csrc_count = first & 0x0f;
     let mut len = FIXED_LEN + usize::from(csrc_count) * 4;
@@ -118,7 +117,7 @@ mod tests {
         for version in [0u8, 1, 3] {
             let mut packet = [0u8; 12];
             packet[0] = version << 6;
-            assert_eq!(parse(&packet), Err(RtpError::Version));
+            assert_eq!(parse(&packet), Err(RtpError::Header));
         }
     }
 }

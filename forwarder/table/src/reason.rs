@@ -47,7 +47,6 @@ reasons! {
     NotOurs "not_ours" "not addressed to a media endpoint";
     ZeroLength "zero_length" "UDP datagram without payload";
     FirstByte "first_byte" "first byte names no protocol of RFC 7983";
-    RtpVersion "rtp_version" "RTP version is not 2";
     RtpHeader "rtp_header" "RTP header, CSRC list or padding longer than the packet";
     RtpExtension "rtp_extension" "RTP header extension malformed (RFC 8285)";
     RtcpHeader "rtcp_header" "RTCP header or a length in the compound malformed";

@@ -270,6 +270,15 @@ fn key_files_are_relative_and_private() {
     assert_eq!(load(&file).unwrap().legs["alice"].inbound.as_ref().unwrap().salt(), b"0123456789abcd");
     write(&key, &"A".repeat(5000), 0o600);
     assert!(load(&file).unwrap_err().to_string().contains("longer than 1024 bytes"));
+    // What is no file is not waited for.
+    fs::remove_file(&key).unwrap();
+    let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&key).status().unwrap();
+    assert!(made.success());
+    for what in [key.as_path(), Path::new("/dev/zero"), dir.path()] {
+        fs::write(&file, text.replace("alice.key", what.to_str().unwrap())).unwrap();
+        let refused = load(&file).unwrap_err().to_string();
+        assert!(refused.contains("t.toml:17:") && refused.contains("is not a regular file"), "{refused}");
+    }
 
     write(&file, EXAMPLE, 0o604);
     assert!(load(&file).unwrap_err().to_string().contains(&format!("chmod 600 {}", file.display())));

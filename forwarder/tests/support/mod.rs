@@ -3,7 +3,7 @@
 
 pub mod rtcp;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use sluice_forwarder::engine::{Capacity, Nanos, Path, ports::Single};
@@ -120,6 +120,14 @@ pub struct Received {
     receiver: Option<Receiver>,
     /// Indexes that came again with the same bytes, where that is allowed.
     pub repeated: Vec<u64>,
+    /// DSCPs they came with.
+    pub marks: BTreeSet<u8>,
+}
+
+/// DSCP of an Ethernet frame with IPv4 or IPv6.
+fn dscp(frame: &[u8]) -> u8 {
+    let class = if frame[14] >> 4 == 4 { frame[15] } else { (frame[14] << 4) | (frame[15] >> 4) };
+    class >> 2
 }
 
 /// One receiving peer.
@@ -136,9 +144,10 @@ impl Peer {
         Peer { keys: crypto.expand(key), crypto, profile: key.profile(), streams: BTreeMap::new() }
     }
 
-    fn take(&mut self, packet: &[u8], repeats: bool) {
+    fn take(&mut self, packet: &[u8], dscp: u8, repeats: bool) {
         let header = rtp::parse(packet).unwrap();
         let stream = self.streams.entry(header.ssrc).or_default();
+        stream.marks.insert(dscp);
         let receiver = stream.receiver.get_or_insert_with(|| Receiver::new(0));
         let index = receiver.estimate(header.seq);
         let mut out = vec![0u8; packet.len()];
@@ -237,7 +246,11 @@ impl World {
                         self.control.push((to, payload.to_vec()));
                         continue;
                     }
-                    self.peers.get_mut(&to).unwrap_or_else(|| panic!("nobody at {to}")).take(payload, self.repeats);
+                    self.peers.get_mut(&to).unwrap_or_else(|| panic!("nobody at {to}")).take(
+                        payload,
+                        dscp(&frame),
+                        self.repeats,
+                    );
                 }
             }
             // A packet may pass through the queues of two workers without a frame moving.

@@ -79,7 +79,7 @@ impl<C: Provider> Engine<C> {
                 Ok(packet.len())
             })
         };
-        outgoing::submit(&way, frame, written, ports)?;
+        outgoing::submit(&way, frame, written, stream.dscp, ports)?;
         self.counters.sent_again += 1;
         Ok(())
     }

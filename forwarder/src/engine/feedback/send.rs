@@ -80,7 +80,7 @@ impl<C: Provider> Engine<C> {
                 continue;
             };
             let written = outgoing::seal(&mut self.crypto, config, &clear[..len], &mut frame[start..start + way.room]);
-            match outgoing::submit(&way, frame, written, ports) {
+            match outgoing::submit(&way, frame, written, outgoing::DSCP, ports) {
                 Ok(()) => {
                     *left -= 1;
                     match due {

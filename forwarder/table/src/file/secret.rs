@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use sluice_srtp::Profile;
 use sluice_srtp::key::MasterKey;
@@ -80,10 +80,17 @@ fn from_file(fields: &mut Fields<'_, '_, '_>, item: &Item, profile: Profile) -> 
 }
 
 fn read_private(path: &std::path::Path) -> Result<Zeroizing<String>, String> {
-    let mut file = File::open(path).map_err(|e| format!("cannot be opened: {e}"))?;
+    const OTHER: &str = "is not a regular file; expected a file that holds one key";
+    let opened = |e| format!("cannot be opened: {e}");
+    // Opening a device may do something, and a FIFO waits for whoever writes.
+    if !std::fs::metadata(path).map_err(opened)?.is_file() {
+        return Err(OTHER.to_owned());
+    }
+    let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(opened)?;
     let meta = file.metadata().map_err(|e| format!("cannot be examined: {e}"))?;
+    // It may have been replaced in between.
     if !meta.is_file() {
-        return Err("is not a file".to_owned());
+        return Err(OTHER.to_owned());
     }
     if meta.mode() & 0o077 != 0 {
         let mode = meta.mode() & 0o7777;
