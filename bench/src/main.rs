@@ -1,6 +1,7 @@
 //! `sluice-bench`: generators, sinks and benches. Traffic goes only where a session file says, and to namespaces
 //! that `lab` makes. One JSON object a run on stdout, everything else on stderr.
 
+mod child;
 mod clock;
 mod engine;
 mod error;

@@ -1,34 +1,23 @@
 //! The node in simulated time, between a scripted forwarder and clients that only ever speak HTTP or send garbage.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+mod support;
+
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sluice_control::dialect::Random;
-use sluice_control::dialect::wire::{Reason, Wire, WireConfig};
+use sluice_control::dialect::Random as _;
+use sluice_control::dialect::wire::{Reason, Wire};
 use sluice_control::http::Request;
 use sluice_control::link::LinkEvent;
-use sluice_control::node::{Context, Count, Node, Output, Settings};
-use sluice_control::transport::{DtlsVersion, HashFunction, Identity, Limits, LocalCandidate};
+use sluice_control::node::{Context, Count, Node, Output};
 use sluice_table::protocol::{PacketInReason, PacketMessage, Refusal, Refused, Snapshot};
 use sluice_table::{Change, Endpoint, EntryKind, Kind, Name, Source};
+use support::node::{Counting, GRACE, node};
 
 const FIRST: u64 = 1_000;
-const GRACE: Duration = Duration::from_mins(1);
 const CONV: &str = "daf7fc78ccf0e1cc96a45c1c08b87607";
-
-struct Counting(u64);
-
-impl Random for Counting {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            chunk.copy_from_slice(&(self.0 ^ (self.0 >> 31)).to_be_bytes()[..chunk.len()]);
-        }
-    }
-}
 
 struct World {
     node: Node,
@@ -46,21 +35,8 @@ fn name(text: &str) -> Name {
 
 impl World {
     fn new() -> World {
-        let identity = Arc::new(Identity::generate().unwrap());
-        let address: SocketAddr = "192.0.2.1:3480".parse().unwrap();
-        let fingerprint = identity.fingerprint(HashFunction::Sha256);
-        let mut wire = WireConfig::new("https://sft.example", fingerprint, vec![address]);
-        wire.first_conference = 500;
+        let (settings, mut wire) = node(FIRST);
         wire.limits.allocations = 1_000;
-        let local = LocalCandidate { endpoint: name("media0"), address, advertised: address };
-        let settings = Settings {
-            identity,
-            locals: vec![(local, "eth0".to_owned())],
-            dtls: DtlsVersion::V1_2,
-            limits: Limits::default(),
-            orphan_timeout: GRACE,
-            first_transaction: FIRST,
-        };
         World {
             node: Node::new(settings, Wire::new(wire)),
             now: Instant::now(),

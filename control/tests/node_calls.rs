@@ -5,38 +5,25 @@ mod support;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sluice_control::dialect::Random;
-use sluice_control::dialect::wire::{Reason, Wire, WireConfig};
+use sluice_control::dialect::wire::{Reason, Wire};
 use sluice_control::http::Request;
 use sluice_control::link::LinkEvent;
-use sluice_control::node::{Context, Count, Node, Output, Settings};
+use sluice_control::node::{Context, Count, Node, Output};
 use sluice_control::sdp::SessionDescription;
 use sluice_control::transport::{
-    ChannelId, Credentials, DtlsVersion, HashFunction, Identity, Limits, LocalCandidate, Output as TransportOutput,
-    Payload, RemoteDescription, Setup, Transport, TransportConfig,
+    ChannelId, Credentials, DtlsVersion, Limits, LocalCandidate, Output as TransportOutput, Payload, RemoteDescription,
+    Setup, Transport, TransportConfig,
 };
 use sluice_table::protocol::{PacketInReason, PacketMessage, Refusal, Refused, Snapshot};
 use sluice_table::validate::Problem;
 use sluice_table::{Change, EntryKind, Name, Store, Table};
 use support::client::{answer, confconn, message};
+use support::node::{Counting, MEDIA, node};
 
 const CONV: &str = support::CONV;
-const MEDIA: &str = "192.0.2.1:3480";
-
-struct Counting(u64);
-
-impl Random for Counting {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            chunk.copy_from_slice(&(self.0 ^ (self.0 >> 31)).to_be_bytes()[..chunk.len()]);
-        }
-    }
-}
 
 struct Client {
     user: &'static str,
@@ -77,21 +64,8 @@ fn name(text: &str) -> Name {
 
 impl World {
     fn new() -> World {
-        let identity = Arc::new(Identity::generate().unwrap());
-        let address: SocketAddr = MEDIA.parse().unwrap();
-        let mut wire =
-            WireConfig::new("https://sft.example", identity.fingerprint(HashFunction::Sha256), vec![address]);
-        wire.first_conference = 500;
+        let (settings, mut wire) = node(1);
         wire.limits.conference.settle = Duration::ZERO;
-        let local = LocalCandidate { endpoint: name("media0"), address, advertised: address };
-        let settings = Settings {
-            identity,
-            locals: vec![(local, "eth0".to_owned())],
-            dtls: DtlsVersion::V1_2,
-            limits: Limits::default(),
-            orphan_timeout: Duration::from_mins(1),
-            first_transaction: 1,
-        };
         let mut world = World {
             node: Node::new(settings, Wire::new(wire)),
             now: Instant::now(),

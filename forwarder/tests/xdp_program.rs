@@ -29,6 +29,57 @@ fn load(config: Config) -> Option<Steering> {
     }
 }
 
+/// Gives up every capability of this thread but those in `kept`.
+fn keep_capabilities(kept: &[u32]) {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    #[derive(Default)]
+    struct Sets {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let mut sets = [Sets::default(), Sets::default()];
+    for bit in kept {
+        let half = &mut sets[*bit as usize / 32];
+        half.effective |= 1 << (bit % 32);
+        half.permitted |= 1 << (bit % 32);
+    }
+    // SAFETY: version 3 of the call reads a header and two sets, which live through it.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// What `sluice doctor` asks for is what it takes, and whoever lacks some of it is told.
+#[test]
+fn the_program_needs_the_capabilities_that_are_named() {
+    const CAP_NET_ADMIN: u32 = 12;
+    const CAP_PERFMON: u32 = 38;
+    const CAP_BPF: u32 = 39;
+    if load(Config::DEFAULT).is_none() {
+        return;
+    }
+    // Capabilities are a thread's own.
+    let with = |kept: &'static [u32]| {
+        let loading = std::thread::spawn(move || {
+            keep_capabilities(kept);
+            let loaded = Steering::load(&Options { endpoints: 8, tuples: 64, config: Config::DEFAULT });
+            loaded.map(drop).map_err(|error| error.to_string())
+        });
+        loading.join().unwrap()
+    };
+    assert_eq!(with(&[CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON]), Ok(()));
+    let refused = with(&[CAP_NET_ADMIN, CAP_BPF]).unwrap_err();
+    assert!(refused.contains("CAP_PERFMON") && refused.contains("pointer"), "{refused}");
+    assert!(refused.len() < 800, "{} bytes of the verifier's log", refused.len());
+    assert!(with(&[]).unwrap_err().contains("CAP_BPF"));
+}
+
 fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Uid:\t0\t"))
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use sluice_srtp::Ssrc;
-use sluice_srtp::key::MasterKey;
 use sluice_table::validate::{CLOCK_RATES, MAX_PAYLOAD_TYPES, MAX_SDES};
-use sluice_table::{ExtensionIds, Feedback, Ice, Limits, Name, Rtx, Source};
+use sluice_table::{ExtensionIds, Feedback, Limits, Rtx, Source};
 
 /// What a participant sends and takes. Fixed while the participant lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,28 +81,6 @@ pub struct VideoSlot {
     pub rtx: Option<Rtx>,
     /// Packets kept to be sent again, 0 to 1,024.
     pub history: u16,
-}
-
-/// What a leg needs once the participant's transport is up.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Connection {
-    /// Endpoint it is reached through.
-    pub endpoint: Name,
-    /// Key of packets from it.
-    pub inbound: MasterKey,
-    /// Key of packets to it.
-    pub outbound: MasterKey,
-    /// What the forwarder keeps consent with; the first tuple is the selected one.
-    pub ice: Ice,
-}
-
-/// Where a participant is reached after it moved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// Endpoint it is reached through.
-    pub endpoint: Name,
-    /// What the forwarder keeps consent with; the first tuple is the selected one.
-    pub ice: Ice,
 }
 
 /// Why a description cannot become table rows.

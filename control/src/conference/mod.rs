@@ -12,7 +12,10 @@ mod rows;
 mod streams;
 
 pub use self::core::{Conference, ConferenceLimits};
-pub use description::{AudioIn, Connection, Description, DescriptionError, Layer, Path, Slots, VideoIn, VideoSlot};
+pub use description::{AudioIn, Description, DescriptionError, Layer, Slots, VideoIn, VideoSlot};
 pub use event::{Action, Event, Quality, Refusal, Subscription};
 pub use id::ParticipantId;
 pub use streams::{LayerView, SlotView};
+
+// What a leg is made of and where it is reached: a transport finds out, a conference writes it down.
+pub use crate::transport::{Connection, Path};

@@ -11,6 +11,7 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
 const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 /// UMEM and rings of one worker with the default pool sizes, in bytes.
 const LOCKED_NEEDED: u64 = 64 << 20;
@@ -97,16 +98,20 @@ impl Host {
         if !has(CAP_NET_RAW) {
             missing.push("CAP_NET_RAW");
         }
-        if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
-            missing.push("CAP_BPF");
+        // The verifier lets a program do arithmetic with packet pointers only with CAP_PERFMON.
+        for (bit, name) in [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")] {
+            if !has(bit) && !has(CAP_SYS_ADMIN) {
+                missing.push(name);
+            }
         }
         if missing.is_empty() {
-            let found = format!("{} has CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF", self.process);
+            let found = format!("{} has CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON", self.process);
             return Finding::ok("capabilities", HOST, found);
         }
         let found = format!("{} lacks {}", self.process, missing.join(", "));
         let why = "loading the XDP program and opening AF_XDP sockets need them";
-        let fix = "setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep \"$(command -v sluice-forwarder)\"";
+        let fix =
+            "setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep \"$(command -v sluice-forwarder)\"";
         Finding::bad("capabilities", HOST, found, why).fix(fix)
     }
 
@@ -214,7 +219,7 @@ mod tests {
     #[test]
     fn each_fault_is_found_with_a_cure() {
         type Case = (&'static str, Level, fn(&mut Host));
-        let cases: [Case; 9] = [
+        let cases: [Case; 10] = [
             ("kernel", Level::Bad, |h| h.release = "5.4.0".to_owned()),
             ("kernel", Level::Warn, |h| h.release = "5.10.2".to_owned()),
             ("af_xdp", Level::Bad, |h| h.xdp_socket = Some(libc::EAFNOSUPPORT)),
@@ -222,6 +227,8 @@ mod tests {
             // Everything but CAP_NET_RAW; IPC_LOCK stays.
             ("capabilities", Level::Bad, |h| h.status = "CapEff:\t000001ffffffdfff\n".to_owned()),
             ("capabilities", Level::Bad, |h| h.status = "CapEff:\t0000000000007000\n".to_owned()),
+            // CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK and CAP_BPF, but not CAP_PERFMON.
+            ("capabilities", Level::Bad, |h| h.status = "CapEff:\t0000008000007000\n".to_owned()),
             // Everything but CAP_IPC_LOCK, so that the limit of 8 MiB counts.
             ("memlock", Level::Bad, |h| h.status = "CapEff:\t000001ffffffbfff\n".to_owned()),
             ("huge_pages", Level::Warn, |h| h.meminfo = String::new()),

@@ -7,7 +7,7 @@ use sluice_table::protocol::PacketMessage;
 
 use super::peers::Peer;
 use super::{Context, Count, Node, Output};
-use crate::conference::{Connection, ParticipantId, Path};
+use crate::conference::ParticipantId;
 use crate::dialect::wire::{Action, Event};
 use crate::http::Answer;
 use crate::transport::{Output as TransportOutput, Payload, Transport, TransportConfig};
@@ -158,8 +158,6 @@ impl Node {
                 }
                 TransportOutput::Connected(connection) => {
                     self.counters.add(Count::TransportsConnected);
-                    let crate::transport::Connection { endpoint, inbound, outbound, ice } = *connection;
-                    let connection = Box::new(Connection { endpoint, inbound, outbound, ice });
                     match self.tell(context, Event::Connected { participant, connection }) {
                         Some(transaction) => self.keyed.entry(transaction).or_default().push(participant),
                         None => self.release(participant),
@@ -167,8 +165,7 @@ impl Node {
                 }
                 TransportOutput::Moved(path) => {
                     self.counters.add(Count::TransportsMoved);
-                    let crate::transport::Path { endpoint, ice } = path;
-                    self.tell(context, Event::Moved { participant, path: Box::new(Path { endpoint, ice }) });
+                    self.tell(context, Event::Moved { participant, path: Box::new(path) });
                 }
                 TransportOutput::ChannelOpen { channel, .. } => {
                     if self.is_ours(participant, channel) {

@@ -115,7 +115,7 @@ pub struct Connection {
     pub inbound: MasterKey,
     /// Key of packets to the peer.
     pub outbound: MasterKey,
-    /// What the forwarder needs to answer checks and keep consent.
+    /// What the forwarder needs to answer checks and keep consent; the first tuple is the selected one.
     pub ice: Ice,
 }
 
@@ -124,7 +124,7 @@ pub struct Connection {
 pub struct Path {
     /// Endpoint the peer talks to.
     pub endpoint: Name,
-    /// ICE state for the leg.
+    /// What the forwarder keeps consent with; the first tuple is the selected one.
     pub ice: Ice,
 }
 

@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod media;
+pub mod node;
 pub mod stun;
 
 use std::collections::BTreeMap;

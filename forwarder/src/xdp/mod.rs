@@ -29,8 +29,19 @@ pub enum SteeringError {
     /// The kernel or the loader refused the object.
     #[error("loading the XDP program failed; CAP_BPF and CAP_NET_ADMIN are needed")]
     Load(#[source] Box<aya::EbpfError>),
-    /// The verifier refused the program.
-    #[error("the kernel refused the XDP program; CAP_BPF and CAP_NET_ADMIN are needed")]
+    /// The verifier refused the program. Its whole log is logged at level `debug`.
+    #[error(
+        "the kernel refused the XDP program; CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed; its verifier said: {last}"
+    )]
+    Verifier {
+        /// The end of the verifier's log.
+        last: String,
+        /// What the system call said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something was asked of the program that it cannot do as it is.
+    #[error("the XDP program cannot be used")]
     Program(#[source] Box<aya::programs::ProgramError>),
     /// The object lacks a map or the program.
     #[error("the embedded XDP object has no {0}")]

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sluice_xdp_layout::maps::{self, map_ipv4};
 use sluice_xdp_layout::{
@@ -68,7 +68,7 @@ impl Steering {
             .load(object::embedded())
             .map_err(|error| SteeringError::Load(Box::new(error)))?;
         let program = program_mut(&mut ebpf)?;
-        program.load().map_err(|error| SteeringError::Program(Box::new(error)))?;
+        program.load().map_err(refused)?;
         Ok(Steering {
             endpoints: typed(take(&mut ebpf, maps::ENDPOINTS)?, maps::ENDPOINTS)?,
             tuples: typed(take(&mut ebpf, maps::TUPLES)?, maps::TUPLES)?,
@@ -196,6 +196,31 @@ fn tuple_key(local: SocketAddr, remote: SocketAddr) -> TupleKey {
     TupleKey::new(address(local.ip()), local.port(), address(remote.ip()), remote.port())
 }
 
+/// Lines of the verifier's log that are told at once; before them comes every instruction it looked at.
+const LAST_WORDS: usize = 3;
+
+/// Why the program was not loaded, in few words.
+fn refused(error: ProgramError) -> SteeringError {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            tracing::debug!(%log, "the verifier's log");
+            SteeringError::Verifier { last: last_words(&log), source: io_error }
+        }
+        other => SteeringError::Program(Box::new(other)),
+    }
+}
+
+/// The end of a verifier's log without its statistics.
+fn last_words(log: &str) -> String {
+    const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+    let worth = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start));
+    let said = log.lines().map(str::trim).filter(worth);
+    let mut last: Vec<String> = said.rev().take(LAST_WORDS).map(|line| line.chars().take(200).collect()).collect();
+    last.reverse();
+    if last.is_empty() { "nothing".to_owned() } else { last.join("; ") }
+}
+
 fn program_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, SteeringError> {
     ebpf.program_mut(maps::PROGRAM)
         .and_then(|program| program.try_into().ok())
@@ -224,5 +249,21 @@ fn removed(result: Result<(), MapError>, what: impl FnOnce() -> String) -> Resul
         Err(MapError::KeyNotFound) => Ok(false),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(failed(what(), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_log_the_end_is_told() {
+        let mut log = "5: (bf) r1 = r2 ; R1_w=pkt(off=0,r=14)\n".repeat(5_000);
+        log.push_str(
+            "R4 pointer -= pointer prohibited\nverification time 321 usec\nstack depth 232\nprocessed 12 insns\n",
+        );
+        let last = last_words(&log);
+        assert!(last.ends_with("; R4 pointer -= pointer prohibited") && last.len() < 700, "{last}");
+        assert_eq!(last_words("\n"), "nothing");
     }
 }
