@@ -8,17 +8,19 @@ use super::ParticipantId;
 use super::core::Conference;
 
 impl Conference {
-    /// Returns those it agrees with mutually now and did not before.
+    /// It agrees to `allows` and to `peers`. Returns those it agrees with mutually now and did not before.
     pub(super) fn authorise(
         &mut self,
         now: Instant,
         participant: ParticipantId,
+        mut allows: Hears,
         peers: &[ParticipantId],
     ) -> Vec<ParticipantId> {
         let Some(member) = self.members.get(&participant) else { return Vec::new() };
         let number = member.number;
-        let allows: Hears =
-            peers.iter().filter(|p| **p != participant).filter_map(|p| self.members.get(p)).map(|m| m.number).collect();
+        for peer in peers.iter().filter(|peer| **peer != participant).filter_map(|peer| self.members.get(peer)) {
+            allows.insert(peer.number);
+        }
         let changed: Vec<u16> = differing(&member.allows, &allows).collect();
         let mut agreed = Vec::new();
         let mut affected = Vec::new();

@@ -163,7 +163,13 @@ impl Conference {
             Event::Moved { participant, path } => self.moved(participant, *path),
             Event::Alive { participant, deadline } => self.alive(participant, deadline),
             Event::Authorise { participant, peers } => {
-                let agreed = self.authorise(now, participant, &peers);
+                let agreed = self.authorise(now, participant, Hears::default(), &peers);
+                self.commit(actions);
+                actions.extend(agreed.into_iter().map(|peer| Action::Agreed(participant, peer)));
+            }
+            Event::AuthoriseMore { participant, peers } => {
+                let allowed = self.members.get(&participant).map(|member| member.allows.clone()).unwrap_or_default();
+                let agreed = self.authorise(now, participant, allowed, &peers);
                 self.commit(actions);
                 actions.extend(agreed.into_iter().map(|peer| Action::Agreed(participant, peer)));
             }
