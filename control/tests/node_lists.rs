@@ -2,7 +2,6 @@
 //! one that does not keep up.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-#[allow(dead_code, reason = "other tests use the rest")]
 mod wire_support;
 
 use std::net::{IpAddr, SocketAddr};
