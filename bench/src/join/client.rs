@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 use tokio_rustls::TlsConnector;
 
 use super::answer::{Own, answer};
+use super::commit;
 use super::http::Connection;
 use super::message::{self, Incoming};
 use super::tally::{Agreements, Tally};
@@ -49,6 +50,8 @@ pub(super) struct World {
     pub(super) audio_ms: u32,
     pub(super) tally: RefCell<Tally>,
     pub(super) rooms: Vec<RefCell<Agreements>>,
+    /// See [`super::commit`].
+    pub(super) watch_for: commit::Watch,
 }
 
 impl World {
@@ -200,9 +203,11 @@ impl Client {
         }
         let mut tally = self.world.tally.borrow_mut();
         tally.received += 1;
+        commit::note(&self.world.watch_for, bytes);
         if !self.hears {
             self.hears = true;
             tally.hearing += 1;
+            tally.heard_ssrcs.insert(u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]));
             if let Some(since) = self.world.rooms[self.room as usize].borrow().since(self.number) {
                 tally.heard.record(nanoseconds(since.elapsed()));
             }

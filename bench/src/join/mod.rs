@@ -3,6 +3,7 @@
 
 mod answer;
 mod client;
+mod commit;
 mod http;
 mod message;
 mod service;
@@ -162,6 +163,7 @@ fn clients(arguments: &Arguments, net: &Net, service: &Service) -> Result<Report
         watch: arguments.watch,
         audio_ms: arguments.audio_ms,
         tally: RefCell::new(Tally::new()),
+        watch_for: RefCell::default(),
         rooms: (0..arguments.conferences).map(|_| RefCell::new(Agreements::new(arguments.participants))).collect(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -216,9 +218,11 @@ async fn stage(arguments: &Arguments, net: &Net, service: &Service, world: &Rc<W
     let linked = service.link();
     tokio::time::sleep(Duration::from_secs_f64(arguments.hold)).await;
     let idle = Mark::take(service);
+    let commits_to_packets = commit::measure(world, service.table()?).await?;
     let counted = |name: &str| Some(linked.get(name)?.saturating_sub(link.get(name).copied().unwrap_or(0)) as f64);
     let mut report = report(arguments, &world.tally.borrow(), &[start, joined, idle]);
     report.commit_us = commits.percentiles();
+    report.commit_to_packet_us = commits_to_packets.percentiles();
     if let (Some(transactions), Some(micros)) = (counted("transactions"), counted("commit_us")) {
         report.transactions_per_join = Some(transactions / f64::from(report.joined.max(1)));
         report.control_commit_mean_us = Some(micros / transactions.max(1.0));
@@ -253,6 +257,7 @@ fn report(arguments: &Arguments, tally: &Tally, [start, joined, idle]: &[Mark; 3
         answer_to_channel_us: tally.channel.percentiles(),
         answer_to_list_us: tally.listed.percentiles(),
         agreed_to_packet_us: tally.heard.percentiles(),
+        commit_to_packet_us: None,
         audio_ms: arguments.audio_ms,
         lists_per_join: tally.lists as f64 / joins,
         list_bytes_per_join: tally.list_bytes as f64 / joins,

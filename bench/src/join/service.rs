@@ -132,12 +132,17 @@ impl Service {
         }
     }
 
+    /// A table connection beside control's.
+    pub(super) fn table(&self) -> Result<Client, BenchError> {
+        let path = self.directory.path().join("table.sock");
+        Client::connect(&path, Role::Table, Some(PATIENCE)).map_err(BenchError::refused("connecting to the forwarder"))
+    }
+
     /// Commits nothing, again and again, until the guard is dropped: how long the forwarder takes for a transaction
     /// beside control's, and no row changes.
     pub(super) fn probe(&self, every: Duration) -> Result<Probe, BenchError> {
+        let mut client = self.table()?;
         let what = "probing commits";
-        let path = self.directory.path().join("table.sock");
-        let mut client = Client::connect(&path, Role::Table, Some(PATIENCE)).map_err(BenchError::refused(what))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {

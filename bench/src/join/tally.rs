@@ -1,6 +1,6 @@
 //! What the clients of a run saw, together. Counts and histograms; never talks to anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -26,6 +26,8 @@ pub(super) struct Tally {
     pub(super) complete: u32,
     /// Clients that hear their conference's speaker.
     pub(super) hearing: u32,
+    /// SSRCs of the streams they heard first.
+    pub(super) heard_ssrcs: BTreeSet<u32>,
     /// Lists received and their bytes.
     pub(super) lists: u64,
     pub(super) list_bytes: u64,
@@ -49,6 +51,7 @@ impl Tally {
             open: 0,
             complete: 0,
             hearing: 0,
+            heard_ssrcs: BTreeSet::new(),
             lists: 0,
             list_bytes: 0,
             received: 0,
@@ -113,6 +116,8 @@ pub(super) struct Report {
     pub(super) answer_to_channel_us: Option<Percentiles>,
     pub(super) answer_to_list_us: Option<Percentiles>,
     pub(super) agreed_to_packet_us: Option<Percentiles>,
+    /// From the acknowledgement of a commit that adds a stream to its first packet at the client, with nothing else going on.
+    pub(super) commit_to_packet_us: Option<Percentiles>,
     /// Time between two packets of a speaker: it is part of the time to the first packet.
     pub(super) audio_ms: u32,
     pub(super) lists_per_join: f64,
@@ -156,6 +161,7 @@ impl Report {
         times("answer to open channel", &self.answer_to_channel_us);
         times("answer to first CONFPART", &self.answer_to_list_us);
         times("agreed to first packet", &self.agreed_to_packet_us);
+        times("commit of a stream to its packet", &self.commit_to_packet_us);
         eprintln!(
             "  CONFPART a join                   {:>9.0} bytes in {:.1} lists",
             self.list_bytes_per_join, self.lists_per_join

@@ -4,21 +4,24 @@ use std::time::Instant;
 
 use sluice_table::Hears;
 
-use super::ParticipantId;
 use super::core::Conference;
+use super::{Action, ParticipantId};
 
 impl Conference {
-    /// Returns those it agrees with mutually now and did not before.
+    /// It agrees to `allows` and to `peers`; says with whom it agrees mutually now and did not before.
     pub(super) fn authorise(
         &mut self,
         now: Instant,
         participant: ParticipantId,
+        mut allows: Hears,
         peers: &[ParticipantId],
-    ) -> Vec<ParticipantId> {
-        let Some(member) = self.members.get(&participant) else { return Vec::new() };
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(member) = self.members.get(&participant) else { return };
         let number = member.number;
-        let allows: Hears =
-            peers.iter().filter(|p| **p != participant).filter_map(|p| self.members.get(p)).map(|m| m.number).collect();
+        for peer in peers.iter().filter(|peer| **peer != participant).filter_map(|peer| self.members.get(peer)) {
+            allows.insert(peer.number);
+        }
         let changed: Vec<u16> = differing(&member.allows, &allows).collect();
         let mut agreed = Vec::new();
         let mut affected = Vec::new();
@@ -36,7 +39,7 @@ impl Conference {
             }
             affected.push((id, other, allows.contains(other)));
         }
-        let Some(member) = self.members.get_mut(&participant) else { return agreed };
+        let Some(member) = self.members.get_mut(&participant) else { return };
         for (_, other, agreed) in &affected {
             if *agreed { member.hears.insert(*other) } else { member.hears.remove(*other) }
         }
@@ -58,7 +61,12 @@ impl Conference {
             self.unsettled.extend(&agreed);
             self.settles.get_or_insert(now + self.limits.settle);
         }
-        agreed
+        if ended {
+            self.commit(actions);
+        } else {
+            self.soon(now, actions);
+        }
+        actions.extend(agreed.into_iter().map(|peer| Action::Agreed(participant, peer)));
     }
 
     /// Tells every leg of the agreements that waited.

@@ -20,8 +20,8 @@ pub struct ConferenceLimits {
     /// Member numbers there are, at most [`Hears::MEMBERS`]. Numbers of those who left are only used again when all
     /// others were, so many more of them than participants save table changes.
     pub members: u16,
-    /// How long new agreements wait for more before legs are told of them: in a large conference everyone agrees to
-    /// everyone at about the same time. What ends is told at once.
+    /// How long new agreements and subscriptions wait for more before the forwarder is told of them: in a conference
+    /// everyone agrees to a newcomer and subscribes to it at about the same time. What ends is told at once.
     pub settle: Duration,
 }
 
@@ -163,11 +163,18 @@ impl Conference {
             Event::Moved { participant, path } => self.moved(participant, *path),
             Event::Alive { participant, deadline } => self.alive(participant, deadline),
             Event::Authorise { participant, peers } => {
-                let agreed = self.authorise(now, participant, &peers);
-                self.commit(actions);
-                actions.extend(agreed.into_iter().map(|peer| Action::Agreed(participant, peer)));
+                return self.authorise(now, participant, Hears::default(), &peers, actions);
             }
-            Event::Subscribe { participant, slots } => self.subscribe(participant, slots),
+            Event::AuthoriseMore { participant, peers } => {
+                let allowed = self.members.get(&participant).map(|member| member.allows.clone()).unwrap_or_default();
+                return self.authorise(now, participant, allowed, &peers, actions);
+            }
+            Event::Subscribe { participant, slots } => {
+                self.subscribe(participant, slots);
+                if self.ledger.only_adds() {
+                    return self.soon(now, actions);
+                }
+            }
             Event::Leave { participant } => self.leave(participant),
             Event::Tick => {
                 if self.settles.is_some_and(|at| at <= now) {
@@ -187,7 +194,16 @@ impl Conference {
         self.commit(actions);
     }
 
-    fn commit(&mut self, actions: &mut Vec<Action>) {
+    /// Lets what was added wait for more.
+    pub(super) fn soon(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.limits.settle.is_zero() {
+            self.commit(actions);
+        } else if !self.ledger.is_settled() {
+            self.settles.get_or_insert(now + self.limits.settle);
+        }
+    }
+
+    pub(super) fn commit(&mut self, actions: &mut Vec<Action>) {
         let changes = self.ledger.commit();
         if !changes.is_empty() {
             actions.push(Action::Table(changes));

@@ -46,6 +46,13 @@ pub enum Event {
         /// With whom; itself and those not in the conference are left out.
         peers: Vec<ParticipantId>,
     },
+    /// It agrees to exchange media with these as well.
+    AuthoriseMore {
+        /// Who.
+        participant: ParticipantId,
+        /// With whom; itself and those not in the conference are left out.
+        peers: Vec<ParticipantId>,
+    },
     /// What it wants on its video slots, all of them; those beyond its slots are left out.
     Subscribe {
         /// Who.

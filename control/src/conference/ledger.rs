@@ -33,6 +33,16 @@ impl Ledger {
         }
     }
 
+    /// Whether nothing was touched.
+    pub(super) fn is_settled(&self) -> bool {
+        self.touched.is_empty()
+    }
+
+    /// Whether everything touched is a row that was not there before.
+    pub(super) fn only_adds(&self) -> bool {
+        self.touched.values().all(Option::is_none)
+    }
+
     /// Ends the transaction: what really changed, in an order in which every reference holds after every step.
     pub(super) fn commit(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();

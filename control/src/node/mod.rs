@@ -336,6 +336,10 @@ impl Node {
             return;
         };
         let of_leg = leg.as_ref().and_then(|leg| self.wire.participant_of_leg(leg));
+        if reason == PacketInReason::Dtls && of_leg.is_none() {
+            // An address is somebody's once its check was answered; that of one just before may be waiting for it.
+            self.settle(context);
+        }
         let participant = match (reason, of_leg) {
             (PacketInReason::Dtls, Some(participant)) => Some(participant),
             (_, of_leg) => self.peers.find(&endpoint, from, &bytes).or(of_leg),

@@ -5,6 +5,7 @@ mod error;
 mod media;
 mod random;
 mod run;
+mod trim;
 
 pub use error::ServiceError;
 pub(crate) use random::Secure;

@@ -15,6 +15,7 @@ use super::ServiceError;
 use super::banner;
 use super::media::{locals, url_host};
 use super::random::Secure;
+use super::trim::{self, Trim};
 use crate::config::{Config, DtlsVersion as ConfigDtls, Tls};
 use crate::dialect::wire::token::Secret;
 use crate::dialect::wire::{Wire, WireConfig};
@@ -107,6 +108,7 @@ pub async fn run(config: Config, state: Option<&Path>) -> Result<(), ServiceErro
         public_url,
         config,
         announced: false,
+        trim: Trim::new(Instant::now()),
     };
     service.serve().await
 }
@@ -173,6 +175,7 @@ struct Service {
     public_url: String,
     config: Config,
     announced: bool,
+    trim: Trim,
 }
 
 impl Service {
@@ -214,6 +217,9 @@ impl Service {
                 self.with(Node::handle_timeout);
             }
             self.flush();
+            if self.trim.is_due(Instant::now()) {
+                trim::trim();
+            }
             if self.node.wire().is_draining() {
                 draining.get_or_insert_with(Instant::now);
             }
@@ -299,6 +305,7 @@ impl Service {
                 Output::Transaction { id, changes } => self.link.transaction(id, changes),
                 Output::AskTable => self.link.ask_table(),
                 Output::Packet(packet) => {
+                    self.trim.sent(1);
                     // The link counts what does not fit.
                     let _ = self.link.packet(packet);
                 }

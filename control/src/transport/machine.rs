@@ -26,8 +26,8 @@ use super::{Candidate, Credentials, Fingerprint, Identity, RemoteDescription, Se
 const HOLD: Duration = Duration::from_millis(100);
 /// Datagrams held; more of them leave at once.
 const HELD: usize = 64;
-/// Packets sealed before what they became is taken: `dimpl` keeps ten.
-const SEALED: usize = 8;
+/// Packets sealed before what they became is taken. `dimpl` queues ten, and never gives back a buffer it needed.
+const SEALED: usize = 4;
 /// Hellos of one transport that may make no sense.
 const GARBLED: u64 = 16;
 /// Longest datagram looked at.

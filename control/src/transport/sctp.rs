@@ -1,5 +1,6 @@
 //! The SCTP association inside DTLS and its data channels (RFC 8831). Takes and gives SCTP packets; knows no addresses.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +20,9 @@ use super::status::ChannelStatus;
 const MAX_PAYLOAD: u32 = 1_120;
 /// Largest message sent, whatever the peer takes.
 const MAX_SENT: usize = 256 << 10;
+/// Bytes the association is given before the peer acknowledged them, beside one whole message. It keeps the memory it
+/// once needed for the pieces of messages, about 300 bytes a piece, so a thousand short messages wait outside.
+const AHEAD: usize = 16 << 10;
 /// Streams in each direction; browsers ask for as many.
 const STREAMS: u16 = 1_024;
 /// Retransmission times of browsers' own stack (dcSCTP), in milliseconds; RFC 9260's are for other networks.
@@ -66,6 +70,9 @@ pub(super) struct Sctp {
     even: bool,
     channels: Vec<Channel>,
     next_id: u32,
+    /// Messages the association was not given yet, and their bytes.
+    queue: VecDeque<(StreamId, Ppid, Bytes)>,
+    queued: usize,
 }
 
 impl Sctp {
@@ -79,6 +86,8 @@ impl Sctp {
             even: false,
             channels: Vec::new(),
             next_id: 0,
+            queue: VecDeque::new(),
+            queued: 0,
         }
     }
 
@@ -175,6 +184,7 @@ impl Sctp {
                 packets.extend(encoded);
             }
         };
+        self.feed(AHEAD);
         if let Some(endpoint) = &mut self.endpoint {
             while let Some(transmit) = endpoint.poll_transmit() {
                 push(transmit.payload);
@@ -332,6 +342,8 @@ impl Sctp {
             State::Closing => {}
             State::Opening | State::Open => {
                 self.channels[at].state = State::Closing;
+                // What was said before the end is said.
+                self.feed(usize::MAX);
                 self.reset(self.channels[at].stream);
             }
         }
@@ -346,7 +358,7 @@ impl Sctp {
         if bytes.len() > self.peer_takes {
             return Err(SendError::TooLarge { length: bytes.len(), limit: self.peer_takes });
         }
-        let waiting = self.buffered();
+        let waiting = self.queued + self.given();
         if waiting + bytes.len() > self.limits.send_buffer {
             return Err(SendError::Full { waiting, limit: self.limits.send_buffer });
         }
@@ -357,27 +369,47 @@ impl Sctp {
             (true, true) => (Ppid::StringEmpty, Bytes::from_static(&[0])),
             (false, true) => (Ppid::BinaryEmpty, Bytes::from_static(&[0])),
         };
-        let (_, association) = self.association.as_mut().ok_or(SendError::NotOpen(id))?;
-        let mut stream = association.stream(stream).map_err(|_| SendError::Sctp)?;
-        // The one way to write that keeps references to the bytes instead of a copy.
-        let written = stream.set_default_payload_type(ppid).and_then(|()| stream.write_chunks(&mut [bytes]));
-        written.map(|_| ()).map_err(|_| SendError::Sctp)
+        self.queued += bytes.len();
+        self.queue.push_back((stream, ppid, bytes));
+        Ok(())
     }
 
-    /// Bytes of a channel's messages that are not acknowledged; none if it is not open.
+    /// Gives the association messages until it has this much.
+    fn feed(&mut self, ahead: usize) {
+        while !self.queue.is_empty() && self.given() < ahead {
+            let Some((stream, ppid, bytes)) = self.queue.pop_front() else { break };
+            self.queued -= bytes.len();
+            let Some((_, association)) = &mut self.association else { continue };
+            // A stream that ended meanwhile takes nothing, and whoever sends to it is told that it ended.
+            let Ok(mut stream) = association.stream(stream) else { continue };
+            // The one way to write that keeps references to the bytes instead of a copy.
+            let _ = stream.set_default_payload_type(ppid).and_then(|()| stream.write_chunks(&mut [bytes]));
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 8 {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    /// Bytes of a channel's messages that are not acknowledged.
     pub(super) fn buffered_in(&mut self, id: ChannelId) -> usize {
-        let open = self.channels.iter().find(|c| c.id == id && c.state == State::Open);
+        let open = self.channels.iter().find(|c| c.id == id && c.state != State::Queued);
         open.map(|channel| channel.stream).map_or(0, |stream| self.buffered_on(stream))
     }
 
     fn buffered_on(&mut self, stream: StreamId) -> usize {
+        let queued: usize = self.queue.iter().filter(|(on, ..)| *on == stream).map(|(.., bytes)| bytes.len()).sum();
+        queued + self.given_on(stream)
+    }
+
+    fn given_on(&mut self, stream: StreamId) -> usize {
         let association = self.association.as_mut();
         let stream = association.and_then(|(_, association)| association.stream(stream).ok());
         stream.and_then(|stream| stream.buffered_amount().ok()).unwrap_or(0)
     }
 
-    fn buffered(&mut self) -> usize {
-        (0..self.channels.len()).map(|at| self.buffered_on(self.channels[at].stream)).sum()
+    /// Bytes the association has and the peer did not acknowledge.
+    fn given(&mut self) -> usize {
+        (0..self.channels.len()).map(|at| self.given_on(self.channels[at].stream)).sum()
     }
 
     pub(super) fn status(&mut self) -> Vec<ChannelStatus> {

@@ -1,5 +1,6 @@
 //! Data channels: both sides open, large messages, limits, orderly and abrupt ends.
 
+use bytes::Bytes;
 use sluice_control::transport::{CloseReason, Limits, Payload, SendError, Setup};
 
 use crate::link::{Impairment, Options, World, client, server};
@@ -54,6 +55,28 @@ fn both_sides_open_and_large_messages_arrive_whole_and_in_order() {
         assert_eq!(world.server.messages[5], (at_server, true, Vec::new()));
         assert!(world.server.closed.is_empty() && world.client.closed.is_empty());
     }
+}
+
+#[test]
+fn what_many_are_sent_is_kept_once_and_only_until_it_arrived() {
+    let mut world = connected(7, Impairment::default());
+    let find = |channels: &[(_, String)]| channels.iter().find(|(_, l)| l == "calling-3.0").unwrap().0;
+    let (at_server, at_client) = (find(&world.server.channels), find(&world.client.channels));
+    world.run(1_000, |_| false);
+    let list = Bytes::from(pattern(30_000, 5));
+    let short = Bytes::from(pattern(100, 6));
+    world.server.transport.send(at_server, Payload::Text(list.clone())).unwrap();
+    for _ in 0..300 {
+        world.server.transport.send(at_server, Payload::Text(short.clone())).unwrap();
+    }
+    assert_eq!(world.server.transport.buffered(at_server), 30_000 + 300 * 100);
+    assert!(!list.is_unique() && !short.is_unique(), "no copies");
+    assert!(world.run(600_000, |world| world.client.messages.len() == 301));
+    assert!(world.client.messages[0] == (at_client, true, list.to_vec()));
+    assert!(world.client.messages[300] == (at_client, true, short.to_vec()));
+    world.run(1_000, |_| false);
+    assert_eq!(world.server.transport.buffered(at_server), 0);
+    assert!(list.is_unique() && short.is_unique(), "given back once acknowledged");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,6 +119,8 @@ pub(super) struct Call {
     /// The message that tells its properties; empty before it told them.
     pub(super) properties: Bytes,
     pub(super) muted: bool,
+    /// The list of participants it agreed to last.
+    pub(super) agreed: Option<Agreed>,
     /// Whom it wants to see, by slot.
     pub(super) wants: Vec<Option<(User, Quality)>>,
     pub(super) bucket: Bucket,
@@ -126,6 +128,36 @@ pub(super) struct Call {
     pub(super) reserved: Pools,
     /// Addresses of its leg.
     pub(super) tuples: Vec<(Name, SocketAddr)>,
+}
+
+/// A list of participants that a client answered, as far as it is known again: the next one usually begins with the same
+/// entries, which then need not be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Agreed {
+    /// [`Room::losses`](super::room::Room::losses) at that time.
+    pub(super) losses: u64,
+    /// Bytes up to the end of the last entry, and their hash. A client that finds two lists of one hash only agrees to
+    /// something else than it says.
+    pub(super) end: usize,
+    pub(super) hash: u64,
+}
+
+impl Agreed {
+    /// Of a list's text, of which this much is entries.
+    pub(super) fn new(losses: u64, text: &str, end: usize) -> Agreed {
+        Agreed { losses, end, hash: hash(&text.as_bytes()[..end]) }
+    }
+
+    /// Whether a list begins with the same entries.
+    pub(super) fn begins(&self, losses: u64, text: &str) -> bool {
+        self.losses == losses && text.as_bytes().get(..self.end).is_some_and(|begin| hash(begin) == self.hash)
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// SSRCs of the streams a call may be sent, and whether layers are asked for.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
-use super::call::{Stage, User};
+use super::call::{Agreed, Stage, User};
 use super::counters::Reason;
 use super::machine::Turn;
-use super::message::{Message, Participant, Stream, is_id};
+use super::message::{Message, MessageError, Participant, Stream, entries, is_id};
 use super::{Action, Wire, reply};
 use crate::conference::{self, ParticipantId, Quality, Subscription};
 
@@ -32,8 +33,11 @@ impl Wire {
             ("PING" | "HANGUP" | "SETUP" | "UPDATE" | "CONFCONN", true) => {}
             ("PROPSYNC", _) => self.propsync(turn, &room, participant, message),
             ("CONFPART", true) => {
-                let peers = self.agreed_to(&room, message.participants.0.as_deref().unwrap_or_default());
-                self.run(turn, &room, conference::Event::Authorise { participant, peers });
+                let list = message.participants.unwrap_or(RawValue::NULL);
+                match self.agreed_to(&room, participant, list) {
+                    Ok(event) => self.run(turn, &room, event),
+                    Err(_) => self.counters.count(Reason::MessageMalformed),
+                }
             }
             ("CONFSTREAMS", _) => self.confstreams(turn, participant, &message),
             ("HANGUP", false) => {
@@ -79,17 +83,45 @@ impl Wire {
     }
 
     /// Those of a client's list that it agrees to and that are who it thinks they are.
-    fn agreed_to(&self, room: &Arc<str>, list: &[Participant<'_>]) -> Vec<ParticipantId> {
-        let Some(state) = self.rooms.get(room) else { return Vec::new() };
-        let meant = list.iter().filter(|entry| entry.authorized.0).filter_map(|entry| {
-            let user = (entry.userid.0.as_deref()?, entry.clientid.0.as_deref().unwrap_or("_"));
-            let id = state.listed(&user, &self.calls)?;
-            let call = self.calls.get(&id)?;
-            let same = |told: Option<u64>, ours: u32| told.is_none_or(|told| told == u64::from(ours));
-            let audio = call.audio.map_or(0, |ssrc| ssrc.0);
-            (same(entry.ssrc_audio.0, audio) && same(entry.ssrc_video.0, call.video.0)).then_some(id)
-        });
-        meant.collect()
+    fn agreed_to(
+        &mut self,
+        room: &Arc<str>,
+        participant: ParticipantId,
+        list: &RawValue,
+    ) -> Result<conference::Event, MessageError> {
+        let losses = self.rooms.get(room).map_or(0, |room| room.losses);
+        let before = self.calls.get_mut(&participant).and_then(|call| call.agreed.take());
+        let known = before.filter(|before| before.begins(losses, list.get()));
+        let mut end = known.map_or(0, |known| known.end);
+        let mut peers = Vec::new();
+        let mut whole = true;
+        for entry in entries(list, end) {
+            let (entry, behind) = entry?;
+            end = behind;
+            if entry.authorized.0 {
+                let meant = self.meant(room, &entry);
+                // One that is nobody now may be somebody when the list comes again.
+                whole &= meant.is_some();
+                peers.extend(meant);
+            }
+        }
+        if whole && let Some(call) = self.calls.get_mut(&participant) {
+            call.agreed = Some(Agreed::new(losses, list.get(), end));
+        }
+        Ok(match known {
+            Some(_) => conference::Event::AuthoriseMore { participant, peers },
+            None => conference::Event::Authorise { participant, peers },
+        })
+    }
+
+    /// Whom an entry means, if it is who the client thinks it is.
+    fn meant(&self, room: &Arc<str>, entry: &Participant<'_>) -> Option<ParticipantId> {
+        let user = (entry.userid.0.as_deref()?, entry.clientid.0.as_deref().unwrap_or("_"));
+        let id = self.rooms.get(room)?.listed(&user, &self.calls)?;
+        let call = self.calls.get(&id)?;
+        let same = |told: Option<u64>, ours: u32| told.is_none_or(|told| told == u64::from(ours));
+        let audio = call.audio.map_or(0, |ssrc| ssrc.0);
+        (same(entry.ssrc_audio.0, audio) && same(entry.ssrc_video.0, call.video.0)).then_some(id)
     }
 
     fn confstreams(&mut self, turn: &mut Turn<'_>, participant: ParticipantId, message: &Message<'_>) {

@@ -296,6 +296,7 @@ impl Wire {
             place: None,
             listed: 0,
             properties: Bytes::new(),
+            agreed: None,
             muted: false,
             wants: Vec::new(),
             bucket: Bucket::new(turn.now, limits.message_rate, limits.message_burst),

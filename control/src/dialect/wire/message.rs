@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The version of the protocol.
@@ -50,8 +51,9 @@ pub(super) struct Message<'a> {
     pub(super) sft_tuple: Text,
     #[serde(default)]
     pub(super) mode: Text,
+    /// A list; read by [`entries`].
     #[serde(default, borrow)]
-    pub(super) participants: List<Participant<'a>>,
+    pub(super) participants: Option<&'a RawValue>,
     #[serde(default)]
     pub(super) streams: List<Stream>,
 }
@@ -116,6 +118,37 @@ impl<'a> Message<'a> {
             _ => Err(MessageError::Id("src_userid")),
         }
     }
+}
+
+/// Entries of a client's list of participants from an offset on, each with the offset behind it; 0 is the beginning.
+pub(super) fn entries(
+    list: &RawValue,
+    from: usize,
+) -> impl Iterator<Item = Result<(Participant<'_>, usize), MessageError>> {
+    let text = list.get();
+    let mut at = from;
+    let mut broken = false;
+    std::iter::from_fn(move || {
+        // The whole is one value of JSON; what is left to find out is whether it is a list of the right things.
+        let skip = |at: usize| at + text[at..].len() - text[at..].trim_ascii_start().len();
+        at = skip(at);
+        let opened = at == 0 && text.starts_with('[');
+        if opened || text[at..].starts_with(',') {
+            at = skip(at + 1);
+        }
+        let rest = &text[at..];
+        if broken || rest == "]" || rest == "null" {
+            return None;
+        }
+        let mut read = serde_json::Deserializer::from_str(rest).into_iter::<Participant<'_>>();
+        let entry = match read.next()? {
+            _ if at == 0 => Err(de::Error::custom("participants must be a list")),
+            entry => entry,
+        };
+        at += read.byte_offset();
+        broken = entry.is_err();
+        Some(entry.map(|entry| (entry, at)).map_err(MessageError::from))
+    })
 }
 
 /// Whether a text can be an id.
@@ -300,9 +333,26 @@ mod tests {
         let message = Message::read(text.as_bytes()).unwrap();
         assert!(message.resp && message.update.0);
         assert_eq!((message.vstreams.0, message.toolver.as_str(), message.username.as_str()), (Some(9), None, None));
-        let list = message.participants.0.unwrap();
+        let list: Vec<_> = entries(message.participants.unwrap(), 0).map(|entry| entry.unwrap()).collect();
+        let (behind_first, list): (usize, Vec<_>) = (list[0].1, list.into_iter().map(|(entry, _)| entry).collect());
+        let rest: Vec<_> = entries(message.participants.unwrap(), behind_first).map(|entry| entry.unwrap().0).collect();
+        assert!(rest.len() == 1 && rest[0].userid == list[1].userid, "from behind the first");
         assert_eq!((list[0].ssrc_audio.0, list[0].ssrc_video.0), (Some(404_135_497), Some(2_599_752_363)));
         assert!(list[1].authorized.0 && list[1].ssrc_audio.0.is_none());
+    }
+
+    #[test]
+    fn a_list_is_read_from_anywhere_and_only_a_list() {
+        fn read(list: &str, from: usize) -> Result<usize, ()> {
+            let raw: &RawValue = serde_json::from_str(list).unwrap();
+            entries(raw, from).try_fold(0, |count, entry| entry.map(|_| count + 1)).map_err(|_| ())
+        }
+        assert_eq!([read("null", 0), read("[]", 0), read("[ ]", 0)], [Ok(0); 3]);
+        assert_eq!(read(r#"[ {} , {"userid":"a"},{}]"#, 0), Ok(3));
+        assert_eq!(read(r#"[ {} , {"userid":"a"},{}]"#, 4), Ok(2));
+        for bad in ["{}", "[1]", "[{},7]", "\"[{}]\"", "7"] {
+            assert_eq!(read(bad, 0), Err(()), "{bad}");
+        }
     }
 
     #[test]

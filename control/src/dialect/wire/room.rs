@@ -30,6 +30,8 @@ pub(super) struct Room {
     started: bool,
     /// Entries of everyone listed; `None` after a change that does not just add one.
     entries: Option<String>,
+    /// Counts those who went: what users and SSRCs of a list meant may then have changed.
+    pub(super) losses: u64,
     /// Counts changes of the list.
     pub(super) version: u64,
     text: Option<(u64, Bytes)>,
@@ -53,6 +55,7 @@ impl Room {
             next_place: 0,
             started: false,
             entries: Some(String::new()),
+            losses: 0,
             version: 0,
             text: None,
             due: None,
@@ -114,6 +117,7 @@ impl Room {
         if let Some(place) = call.place {
             self.order.remove(&place);
             self.version += 1;
+            self.losses += 1;
             self.entries = None;
         }
     }
@@ -133,11 +137,13 @@ impl Room {
         self.due = Some(self.last.map_or(soon, |last| soon.max(last + self.interval(limits))));
     }
 
+    /// Least time between broadcasts. What one costs grows with the square of the participants, so the interval grows
+    /// fast at first and slower towards the most: parts of it are `1 - (1 - share)²`.
     fn interval(&self, limits: &WireLimits) -> Duration {
-        let full = limits.broadcast_full.max(1);
-        let share = self.order.len().min(full) as u32;
+        let full = limits.broadcast_full.clamp(1, 1 << 15) as u32;
+        let share = self.order.len().min(full as usize) as u32;
         let more = limits.broadcast_most.saturating_sub(limits.broadcast_least);
-        limits.broadcast_least + more * share / full as u32
+        limits.broadcast_least + more.mul_f64(f64::from(share * (2 * full - share)) / f64::from(full * full))
     }
 
     /// Those to be told now.
