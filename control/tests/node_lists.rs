@@ -94,7 +94,7 @@ impl World {
                         client.transport.handle_datagram(self.now, &endpoint, SERVER.parse().unwrap(), &bytes);
                     }
                 }
-                Output::Packet(other) => panic!("{other:?}"),
+                other @ (Output::Packet(_) | Output::AskTable) => panic!("{other:?}"),
             }
         }
         answer
