@@ -1,6 +1,7 @@
 //! What the management thread tells a worker. Rows arrive whole and by value: nothing is allocated or freed on
 //! the worker, and what a row replaced goes back as [`Garbage`].
 
+use arrayvec::ArrayVec;
 use sluice_srtp::Ssrc;
 
 use super::index_store::PinnedRow;
@@ -8,6 +9,9 @@ use super::inputs::Inputs;
 use super::rows::{EgressConfig, IngressConfig, LegConfig, TupleKey, TupleOwner};
 use super::staged::Generation;
 use crate::wire::frame::Address;
+
+/// Egress streams that one command sweeps.
+const SWEPT: usize = 16;
 
 /// One step of a commit. Staging commands prepare the generation after the current one.
 #[derive(Debug)]
@@ -124,10 +128,20 @@ pub enum Command {
     SweepTuple(TupleKey),
     /// See [`Command::SweepLeg`].
     SweepIngress(u32),
-    /// See [`Command::SweepLeg`].
-    SweepEgress(u32),
+    /// See [`Command::SweepLeg`]; many at once, since tables consist of egress streams for the most part.
+    SweepEgress(ArrayVec<u32, SWEPT>),
     /// See [`Command::SweepLeg`].
     SweepInput(u32),
+}
+
+impl Command {
+    /// Entries it is about.
+    pub fn entries(&self) -> usize {
+        match self {
+            Command::SweepEgress(slots) => slots.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// What a worker no longer needs; freed by whoever receives it.

@@ -367,7 +367,11 @@ impl<C: Provider> Engine<C> {
             Command::Packet { leg, to, bytes } => self.queue_outgoing(Outgoing::Packet { leg, to, bytes }),
             Command::SweepTuple(key) => self.sweep_tuple(key),
             Command::SweepIngress(slot) => self.sweep_ingress(slot),
-            Command::SweepEgress(slot) => self.sweep_egress(slot),
+            Command::SweepEgress(slots) => {
+                for slot in slots {
+                    self.sweep_egress(slot);
+                }
+            }
             Command::SweepInput(list) => {
                 let row = &mut self.lists[list as usize].inputs;
                 let (old, current) = (row.sweep(now), row.get(now).copied());

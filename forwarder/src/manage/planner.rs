@@ -465,6 +465,14 @@ impl Plan {
         }
     }
 
+    fn sweep_egress(&mut self, worker: u8, slot: u32) {
+        let sweep = &mut self.sweep[usize::from(worker)];
+        match sweep.last_mut() {
+            Some(Command::SweepEgress(slots)) if !slots.is_full() => slots.push(slot),
+            _ => sweep.push(Command::SweepEgress(std::iter::once(slot).collect())),
+        }
+    }
+
     fn sweep_everywhere(&mut self, command: impl Fn() -> Command) {
         for worker in &mut self.sweep {
             worker.push(command());

@@ -16,7 +16,7 @@ use crate::engine::run::{MAX_EVENTS, STEP_FRAMES};
 use crate::engine::{Engine, Nanos, Path};
 use crate::io::{PacketIo, PollMode, RxBurst};
 
-/// Orders carried out between two bursts.
+/// Entries of orders carried out between two bursts; only the last order may go beyond it.
 const SLICE: usize = 64;
 /// Orders that can wait.
 const ORDERS: usize = 8_192;
@@ -133,10 +133,15 @@ impl Worker {
 
     /// Carries out a slice of orders; `None` when told to stop.
     fn carry_out_orders(&mut self) -> Option<usize> {
-        for done in 0..SLICE {
-            let Some(order) = self.orders.pop() else { return Some(done) };
+        let mut done = 0;
+        while done < SLICE {
+            let Some(order) = self.orders.pop() else { break };
+            done += 1;
             match order {
-                Order::Engine(command) => self.engine.command(command),
+                Order::Engine(command) => {
+                    done += command.entries() - 1;
+                    self.engine.command(command);
+                }
                 Order::AddPort(id, port) => {
                     let old = self.ports.set(id, Some(port));
                     self.close(old);
@@ -171,7 +176,7 @@ impl Worker {
                 Order::Stop => return None,
             }
         }
-        Some(SLICE)
+        Some(done)
     }
 
     fn close(&self, port: Option<Box<crate::io::XdpIo>>) {

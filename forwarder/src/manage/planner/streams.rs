@@ -23,7 +23,7 @@ impl Planner {
         for id in gone.filter(|id| !keep.contains(id)) {
             let Some(at) = self.egress.remove(&id) else { continue };
             plan.stage[usize::from(at.worker)].push(Command::Egress { slot: at.slot, config: None });
-            plan.sweep[usize::from(at.worker)].push(Command::SweepEgress(at.slot));
+            plan.sweep_egress(at.worker, at.slot);
             self.leave_room(at.list, at.worker);
             freed.egress.push((at.worker, at.slot));
             freed.rows.push(at.row);
@@ -194,7 +194,7 @@ impl Planner {
             };
             self.egress.insert(id, StreamSlot { worker, slot, list, row: index, incarnation, source: 0, binding });
             plan.stage[usize::from(worker)].push(Command::Egress { slot, config: Some(Box::new(config)) });
-            plan.sweep[usize::from(worker)].push(Command::SweepEgress(slot));
+            plan.sweep_egress(worker, slot);
         }
         Ok(())
     }
