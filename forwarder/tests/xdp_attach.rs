@@ -31,16 +31,20 @@ fn ends() -> [(SocketAddr, SocketAddr); 2] {
 }
 
 fn open(mode: &AttachMode) -> XdpIo {
-    let options = XdpOptions { poll: PollMode::Interrupt, ..XdpOptions::new(PORT, 0, mode.clone()) };
+    // The kernel lets go of a queue some time after its socket was closed.
+    let patience = Duration::from_secs(20);
+    let options = XdpOptions { poll: PollMode::Interrupt, patience, ..XdpOptions::new(PORT, 0, mode.clone()) };
     XdpIo::open(&options).unwrap()
 }
 
-/// Payloads that wait at a port.
+/// Payloads that wait at a port, or the first ones to come.
 fn take(io: &mut dyn PacketIo) -> Vec<Vec<u8>> {
     let mut burst = RxBurst::new();
-    if io.receive(&mut burst) == 0 {
-        io.wait(Duration::from_millis(300));
-        io.receive(&mut burst);
+    for _ in 0..100 {
+        if io.receive(&mut burst) > 0 {
+            break;
+        }
+        io.wait(Duration::from_millis(100));
     }
     let mut payloads = Vec::new();
     for frame in burst.drain(..) {
