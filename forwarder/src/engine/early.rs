@@ -6,8 +6,9 @@ use arrayvec::ArrayVec;
 use sluice_srtp::provider::Provider;
 use sluice_table::DropReason;
 
+use super::admit::rtp_reason;
 use super::cell::{CellId, PAYLOAD_ROOM};
-use super::receive::{Candidate, Input, Path, rtp_reason};
+use super::receive::{Candidate, Input, Path};
 use super::rows::{LegConfig, TupleOwner};
 use super::run::Engine;
 use super::time::Nanos;

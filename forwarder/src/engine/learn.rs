@@ -125,7 +125,7 @@ impl<C: Provider> Engine<C> {
         // What a packet says of itself is newer than what is known.
         let matching = config.rules.iter().find(|rule| rule.matches(header.payload_type, value));
         let Some(rule) = matching.or_else(|| config.rules.iter().find(known)) else {
-            row.attempts.take(super::receive::ATTEMPTS, 1, now);
+            row.attempts.take(super::admit::ATTEMPTS, 1, now);
             return Err(DropReason::UnknownSsrc);
         };
         let (rule, incarnation) = (rule.clone(), config.inbound_incarnation);

@@ -2,12 +2,15 @@
 //! credit as arguments; gives frames, events and counts. Never touches a socket, a clock or a file, and never
 //! allocates per packet.
 
+mod admit;
 pub mod cell;
 pub mod command;
 pub mod counters;
 pub mod cursor;
 mod early;
+mod egress_row;
 pub mod event;
+mod extension_ids;
 pub mod feedback;
 mod flow;
 mod gate;
@@ -19,6 +22,7 @@ pub mod link;
 pub mod list;
 pub mod map;
 mod outgoing;
+mod payload_types;
 pub mod police;
 pub mod ports;
 pub mod receive;
