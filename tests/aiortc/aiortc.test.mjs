@@ -67,7 +67,7 @@ for (const io of ['xdp', 'udp']) {
         running.push(participant(lab, at + 1, { user, shade, hertz, seconds: 20 - 2 * at }));
         await sleep(1);
       }
-      await sleep(12);
+      await check.flowing(lab.service, 3, 60);
       check.path(lab.service, io);
       const told = await Promise.all(running);
       for (const [at, one] of told.entries()) {

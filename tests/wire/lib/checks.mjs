@@ -99,6 +99,17 @@ export async function call(clients) {
   }
 }
 
+/** Waits until as many legs are there and each brought a hundred packets. */
+export async function flowing(service, wanted, seconds) {
+  for (let left = seconds * 2; ; left -= 1) {
+    const answer = service.sluice('legs');
+    const legs = Array.isArray(answer) ? answer : answer.legs;
+    if (legs.filter(one => one.fast + one.slow > 100).length >= wanted) return;
+    assert.ok(left > 0, `after ${seconds} s: ${JSON.stringify(legs)}`);
+    await sleep(0.5);
+  }
+}
+
 /** All media came by the way that was asked for: over AF_XDP, or by the kernel's socket. */
 export function path(service, io) {
   const status = service.sluice('status');
