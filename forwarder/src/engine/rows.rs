@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use sluice_srtp::Ssrc;
 use sluice_srtp::key::SessionKeys;
 use sluice_srtp::replay::Receiver;
-use sluice_srtp::Ssrc;
 use sluice_table::{Hears, Kind};
 
 pub use super::egress_row::{EgressConfig, EgressRow, RtxConfig};
