@@ -1,0 +1,395 @@
+//! Shape `wire`: everybody of every conference sends audio and two layers of video, and gets the five who talk and the
+//! low layer of those it watches. What was sent and what arrived is compared packet for packet: before and after the
+//! measured run nobody sends. Measures what a participant costs, not how many fit.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sluice_srtp::job::{OpenError, OpenJob};
+use sluice_srtp::key::MasterKey;
+use sluice_srtp::{AnyProvider, Provider as _, Receiver, Seq, SessionKeys, Ssrc};
+
+use super::client::World;
+use super::service::Service;
+use super::voice::{Content, LEVEL, LOUD, OPUS, Stream, VP8};
+use super::{Arguments, Mark};
+use crate::error::BenchError;
+use crate::lab::net::Net;
+use crate::latency::{Latency, Percentiles};
+use crate::random::Random;
+
+/// Audio packets and frames of video a second of each participant; the low layer has a packet a frame.
+const AUDIO: u32 = 25;
+const FRAMES: u32 = 30;
+/// Packets a frame of the high layer.
+const HIGH: u32 = 3;
+/// Payload bytes of audio and of the layers.
+const AUDIO_BYTES: usize = 80;
+const LAYER_BYTES: [usize; 2] = [600, 1_100];
+/// Who talks, and at most so many are heard.
+const SPEAKERS: u32 = 5;
+/// Level of those who do not talk: a room's noise (RFC 6464).
+const NOISE: u8 = 80;
+/// Ids of header extensions that the node offers: transport-wide number, rid, generic frame descriptor.
+const TRANSPORT: u8 = 3;
+const RID: u8 = 4;
+const DESCRIPTOR: u8 = 11;
+/// Added to the SSRC of a client's audio for its layers.
+const LAYER_SSRC: u32 = 0x1000_0000;
+/// Seconds of the run before the measured one: layers are learned, speakers chosen, gates opened.
+const WARM_UP: u32 = 2;
+/// From the last packet of a run to the reading; shorter than the time after which a silent speaker loses its slot.
+const DRAIN: Duration = Duration::from_millis(200);
+/// How much longer than its time a run may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Every so manieth packet of a stream is opened, and its first.
+const SAMPLE: u32 = 64;
+
+/// A run: from when on everybody sends, and for how many seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    start: Instant,
+    seconds: u32,
+}
+
+/// What all clients sent and saw.
+#[derive(Debug)]
+pub(super) struct Seen {
+    sent_audio: u64,
+    /// Of `sent_audio`, of those who talk.
+    sent_speech: u64,
+    sent_layers: [u64; 2],
+    audio: u64,
+    video: u64,
+    pub(super) rtcp: u64,
+    opened: u64,
+    unopened: u64,
+    late: Latency,
+    /// Clients that sent all of the run.
+    finished: u32,
+}
+
+impl Seen {
+    pub(super) fn new() -> Seen {
+        Seen {
+            sent_audio: 0,
+            sent_speech: 0,
+            sent_layers: [0; 2],
+            audio: 0,
+            video: 0,
+            rtcp: 0,
+            opened: 0,
+            unopened: 0,
+            late: Latency::new(),
+            finished: 0,
+        }
+    }
+}
+
+/// A client's own streams.
+pub(super) struct Sender {
+    pub(super) audio: Stream,
+    layers: [Stream; 2],
+    talks: bool,
+    /// Into the period of audio and of frames.
+    phases: [Duration; 2],
+    /// Next number of the transport's packets.
+    number: u16,
+    /// Frames of earlier runs.
+    frames: u32,
+    run: Option<Progress>,
+}
+
+/// How far a run is.
+#[derive(Debug)]
+struct Progress {
+    run: Run,
+    audio: u32,
+    frames: u32,
+    /// Packets of the frame that were sent.
+    packets: u32,
+}
+
+impl Sender {
+    /// Streams that have not begun.
+    pub(super) fn new(
+        provider: Rc<RefCell<AnyProvider>>,
+        key: &MasterKey,
+        ssrc: u32,
+        number: u32,
+        seed: u64,
+    ) -> Sender {
+        let audio = Stream::new(provider, key, OPUS, ssrc);
+        let layers = [1, 2].map(|layer| audio.beside(VP8, ssrc + layer * LAYER_SSRC));
+        let mut random = Random::new(seed, u64::from(ssrc));
+        let phases = [AUDIO, FRAMES].map(|rate| Duration::from_nanos(random.below(1_000_000_000 / u64::from(rate))));
+        Sender { audio, layers, talks: number < SPEAKERS, phases, number: 0, frames: 0, run: None }
+    }
+
+    /// Begins a run.
+    pub(super) fn begin(&mut self, run: Run) {
+        self.run = Some(Progress { run, audio: 0, frames: 0, packets: 0 });
+    }
+
+    /// When the next packet is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let [audio, frame] = self.dues()?;
+        [audio, frame].into_iter().flatten().min()
+    }
+
+    /// When the next packet of audio and the next frame are due; `None` outside runs.
+    fn dues(&self) -> Option<[Option<Instant>; 2]> {
+        let progress = self.run.as_ref()?;
+        let due = |at: usize, rate: u32, done: u32| {
+            let into = Duration::from_nanos(1_000_000_000 * u64::from(done) / u64::from(rate));
+            (done < rate * progress.run.seconds).then(|| progress.run.start + self.phases[at] + into)
+        };
+        Some([due(0, AUDIO, progress.audio), due(1, FRAMES, progress.frames)])
+    }
+
+    /// The next packet that is due; also counts how late it is.
+    pub(super) fn due(&mut self, now: Instant, seen: &mut Seen) -> Option<Vec<u8>> {
+        let [audio, frame] = self.dues()?;
+        let progress = self.run.as_mut()?;
+        let number = self.number.to_be_bytes();
+        let packet = if let Some(due) = audio.filter(|due| *due <= now) {
+            progress.audio += 1;
+            seen.late.record(now.duration_since(due).as_nanos() as i64);
+            seen.sent_audio += 1;
+            seen.sent_speech += u64::from(self.talks);
+            let level = if self.talks { LOUD } else { NOISE };
+            let extensions = &[LEVEL << 4, level, TRANSPORT << 4 | 1, number[0], number[1], 0, 0, 0];
+            self.audio.packet(&Content { extensions, payload: AUDIO_BYTES, marker: false, step: 48_000 / AUDIO })
+        } else if let Some(due) = frame.filter(|due| *due <= now) {
+            // The low layer's packet, then those of the high one.
+            let at = progress.packets;
+            let (layer, first, last) = (usize::from(at > 0), at <= 1, at == 0 || at == HIGH);
+            let frames = self.frames + progress.frames;
+            progress.packets += 1;
+            if at == HIGH {
+                (progress.packets, progress.frames) = (0, progress.frames + 1);
+            }
+            if at == 0 {
+                seen.late.record(now.duration_since(due).as_nanos() as i64);
+            }
+            seen.sent_layers[layer] += 1;
+            // Start and end of a frame, and whether it depends on others: all but a key frame every second do.
+            let depends = if frames % FRAMES == 0 { 0 } else { 0x08 };
+            let flags = 0x30 | u8::from(first) << 7 | u8::from(last) << 6 | depends;
+            // Browsers name the layer until they hear that somebody receives it.
+            let named = if frames < FRAMES { [RID << 4, [b'l', b'h'][layer]] } else { [0, 0] };
+            let extensions = &[named[0], named[1], DESCRIPTOR << 4, flags, TRANSPORT << 4 | 1, number[0], number[1], 0];
+            let step = if last { 90_000 / FRAMES } else { 0 };
+            self.layers[layer].packet(&Content { extensions, payload: LAYER_BYTES[layer], marker: last, step })
+        } else {
+            if audio.is_none() && frame.is_none() {
+                self.frames += progress.frames;
+                self.run = None;
+                seen.finished += 1;
+            }
+            return None;
+        };
+        self.number = self.number.wrapping_add(1);
+        packet
+    }
+}
+
+/// Counts what comes and opens a sample.
+pub(super) struct Ear {
+    provider: Rc<RefCell<AnyProvider>>,
+    keys: SessionKeys,
+    streams: Vec<(Ssrc, Receiver, u32)>,
+}
+
+impl Ear {
+    /// Under the key of what the node sends.
+    pub(super) fn new(provider: Rc<RefCell<AnyProvider>>, key: &MasterKey) -> Ear {
+        let keys = provider.borrow_mut().expand(key);
+        Ear { provider, keys, streams: Vec::new() }
+    }
+
+    /// Takes a packet of RTP, longer than its fixed header.
+    pub(super) fn take(&mut self, packet: &[u8], seen: &mut Seen) {
+        match packet[1] & 0x7f {
+            OPUS => seen.audio += 1,
+            _ => seen.video += 1,
+        }
+        let ssrc = Ssrc(u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]));
+        let at = self.streams.iter().position(|(known, ..)| *known == ssrc).unwrap_or_else(|| {
+            self.streams.push((ssrc, Receiver::new(0), 0));
+            self.streams.len() - 1
+        });
+        let (_, receiver, count) = &mut self.streams[at];
+        *count += 1;
+        if *count % SAMPLE != 1 {
+            return;
+        }
+        let index = receiver.estimate(Seq(u16::from_be_bytes([packet[2], packet[3]])));
+        let mut out = [0; 2_048];
+        let mut job = OpenJob {
+            keys: &self.keys,
+            ssrc,
+            index,
+            packet,
+            header_len: header_len(packet),
+            out: &mut out,
+            result: Err(OpenError::Pending),
+        };
+        self.provider.borrow_mut().open(std::slice::from_mut(&mut job));
+        if job.result.is_ok() && receiver.check(index).is_ok() {
+            receiver.accept(index);
+            seen.opened += 1;
+        } else {
+            seen.unopened += 1;
+        }
+    }
+}
+
+/// Length of an RTP header with CSRCs and extension.
+fn header_len(packet: &[u8]) -> usize {
+    let fixed = 12 + usize::from(packet[0] & 15) * 4;
+    match packet.get(fixed + 2..fixed + 4) {
+        Some(words) if packet[0] & 0x10 != 0 => fixed + 4 + usize::from(u16::from_be_bytes([words[0], words[1]])) * 4,
+        _ => fixed,
+    }
+}
+
+/// What the phase gives.
+#[derive(Debug, Serialize)]
+pub(super) struct MediaReport {
+    shape: &'static str,
+    participants: u32,
+    /// From the first packet to the last.
+    seconds: f64,
+    sent_audio: u64,
+    sent_low: u64,
+    sent_high: u64,
+    /// Packets the clients must get for what was sent.
+    wanted_audio: u64,
+    wanted_video: u64,
+    received_audio: u64,
+    received_video: u64,
+    received_rtcp: u64,
+    /// Of the wanted ones that did not come, in percent.
+    loss_percent: f64,
+    /// Of the sampled packets.
+    opened: u64,
+    unopened: u64,
+    /// How late packets left.
+    late_us: Option<Percentiles>,
+    /// By the forwarder's counters.
+    packets_in_per_second: f64,
+    packets_out_per_second: f64,
+    /// What the forwarder did not send on, by reason; `no_receiver` are the high layers and those who do not talk.
+    drops: BTreeMap<String, u64>,
+    /// CPU seconds a second: of the forwarder with its core's softirq thread, of control, of the clients.
+    forwarder_cpu: f64,
+    control_cpu: f64,
+    generator_cpu: f64,
+    participants_per_core: f64,
+}
+
+impl MediaReport {
+    pub(super) fn print(&self) {
+        eprintln!(
+            "  shape wire, {} participants       {:>9.0} packets in a second, {:.0} out, {:.3} % lost",
+            self.participants, self.packets_in_per_second, self.packets_out_per_second, self.loss_percent
+        );
+        eprintln!(
+            "  CPU of the forwarder              {:>9.4} s a second: {:.0} participants a core (control {:.4}, clients {:.2})",
+            self.forwarder_cpu, self.participants_per_core, self.control_cpu, self.generator_cpu
+        );
+    }
+}
+
+/// Lets everybody send, twice, and measures the second time.
+pub(super) async fn measure(
+    arguments: &Arguments,
+    net: &Net,
+    service: &Service,
+    world: &World,
+) -> Result<MediaReport, BenchError> {
+    let total = arguments.conferences * arguments.participants;
+    let complete = world.tally.borrow().complete;
+    if complete != total || world.tally.borrow().failures() > 0 {
+        let why = format!("only {complete} of {total} clients know everybody of their conference");
+        return Err(BenchError::Refused { what: "sending media".to_owned(), why });
+    }
+    run(world, net, total, WARM_UP).await?;
+    tokio::time::sleep(DRAIN).await;
+    let counters = service.counters()?;
+    world.tally.borrow_mut().media = Seen::new();
+    let start = Mark::take(service);
+    run(world, net, total, arguments.media).await?;
+    let end = Mark::take(service);
+    tokio::time::sleep(DRAIN).await;
+    let after = service.counters()?;
+    let counted = |group: &str, name: &str| {
+        let key = (group.to_owned(), name.to_owned());
+        after.get(&key).copied().unwrap_or(0) - counters.get(&key).copied().unwrap_or(0)
+    };
+    let drops = after.keys().filter(|(group, _)| group == "drops").map(|(_, name)| name);
+    let drops = drops.map(|name| (name.clone(), counted("drops", name))).filter(|(_, count)| *count > 0);
+    let seen = &world.tally.borrow().media;
+    let others = u64::from(arguments.participants - 1);
+    let wanted_audio = seen.sent_speech * others;
+    let wanted_video = seen.sent_layers[0] * others.min(u64::from(arguments.watch));
+    let lost = (wanted_audio + wanted_video) as f64 - (seen.audio + seen.video) as f64;
+    let seconds = end.at.duration_since(start.at).as_secs_f64().max(1e-9);
+    let share = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e9 / seconds;
+    let (before, used) = (start.used, end.used);
+    let forwarder_cpu =
+        share(before.forwarder_cpu + before.softirq_cpu, used.forwarder_cpu + used.softirq_cpu).max(1e-9);
+    Ok(MediaReport {
+        shape: "wire",
+        participants: total,
+        seconds,
+        sent_audio: seen.sent_audio,
+        sent_low: seen.sent_layers[0],
+        sent_high: seen.sent_layers[1],
+        wanted_audio,
+        wanted_video,
+        received_audio: seen.audio,
+        received_video: seen.video,
+        received_rtcp: seen.rtcp,
+        loss_percent: 100.0 * lost / ((wanted_audio + wanted_video) as f64).max(1.0),
+        opened: seen.opened,
+        unopened: seen.unopened,
+        late_us: seen.late.percentiles(),
+        packets_in_per_second: counted("packets", "opened") as f64 / seconds,
+        packets_out_per_second: counted("packets", "sealed") as f64 / seconds,
+        drops: drops.collect(),
+        forwarder_cpu,
+        control_cpu: share(before.control_cpu, used.control_cpu),
+        generator_cpu: share(start.thread, end.thread),
+        participants_per_core: f64::from(total) / forwarder_cpu,
+    })
+}
+
+/// A run; ends when everybody has sent everything.
+async fn run(world: &World, net: &Net, total: u32, seconds: u32) -> Result<(), BenchError> {
+    world.tally.borrow_mut().media.finished = 0;
+    let start = Instant::now();
+    if let Some(runs) = &world.runs {
+        runs.send_replace(Some(Run { start, seconds }));
+    }
+    let limit = start + Duration::from_secs(u64::from(seconds)) + PATIENCE;
+    loop {
+        let (finished, failures) = (world.tally.borrow().media.finished, world.tally.borrow().failures());
+        if finished == total {
+            return Ok(());
+        }
+        if net.stop().load(Ordering::Relaxed) {
+            return Err(BenchError::Interrupted);
+        }
+        if Instant::now() > limit || failures > 0 {
+            let why = format!("{finished} of {total} sent everything; {:?}", world.tally.borrow().failed);
+            return Err(BenchError::Refused { what: "sending media".to_owned(), why });
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
