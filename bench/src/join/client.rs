@@ -263,7 +263,9 @@ impl Client {
             }
         }
         if let (Some(sender), Some(to)) = (&mut self.sender, self.remote) {
-            while let Some(packet) = sender.due(now, &mut self.world.tally.borrow_mut().media) {
+            loop {
+                let packet = sender.due(now, &mut self.world.tally.borrow_mut().media);
+                let Some(packet) = packet else { break };
                 self.socket.send_to(&packet, to).await.map_err(|e| format!("sending: {e}"))?;
             }
         }

@@ -178,7 +178,7 @@ impl Sender {
             }
             seen.sent_layers[layer] += 1;
             // Start and end of a frame, and whether it depends on others: all but a key frame every second do.
-            let depends = if frames % FRAMES == 0 { 0 } else { 0x08 };
+            let depends = if frames.is_multiple_of(FRAMES) { 0 } else { 0x08 };
             let flags = 0x30 | u8::from(first) << 7 | u8::from(last) << 6 | depends;
             // Browsers name the layer until they hear that somebody receives it.
             let named = if frames < FRAMES { [RID << 4, [b'l', b'h'][layer]] } else { [0, 0] };
@@ -284,7 +284,8 @@ pub(super) struct MediaReport {
     /// By the forwarder's counters.
     packets_in_per_second: f64,
     packets_out_per_second: f64,
-    /// What the forwarder did not send on, by reason; `no_receiver` are the high layers and those who do not talk.
+    /// What the forwarder did not send on, by reason; `no_receiver` are those who do not talk. A layer that nobody is
+    /// sent ends at the receivers' gates, which is no drop.
     drops: BTreeMap<String, u64>,
     /// CPU seconds a second: of the forwarder with its core's softirq thread, of control, of the clients.
     forwarder_cpu: f64,
@@ -316,7 +317,8 @@ pub(super) async fn measure(
     let total = arguments.conferences * arguments.participants;
     let complete = world.tally.borrow().complete;
     if complete != total || world.tally.borrow().failures() > 0 {
-        let why = format!("only {complete} of {total} clients know everybody of their conference");
+        let failed = world.tally.borrow().failed.clone();
+        let why = format!("only {complete} of {total} clients know everybody of their conference; failed: {failed:?}");
         return Err(BenchError::Refused { what: "sending media".to_owned(), why });
     }
     run(world, net, total, WARM_UP).await?;
