@@ -395,3 +395,46 @@ async fn run(world: &World, net: &Net, total: u32, seconds: u32) -> Result<(), B
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_srtp::{Profile, ProviderKind};
+
+    use super::*;
+
+    #[test]
+    fn a_run_is_the_shape_and_what_is_sent_can_be_opened() {
+        let provider = Rc::new(RefCell::new(AnyProvider::new(ProviderKind::Portable).unwrap()));
+        let key = MasterKey::new(Profile::AeadAes256Gcm, &[7; 32], &[9; 12]).unwrap();
+        let mut sender = Sender::new(provider.clone(), &key, 5, SPEAKERS, 1);
+        let (mut seen, start) = (Seen::new(), Instant::now());
+        assert_eq!(sender.next(), None);
+        sender.begin(Run { start, seconds: 2 });
+        assert!(sender.due(start, &mut seen).is_none() && seen.finished == 0 && sender.next().is_some());
+        let packets: Vec<Vec<u8>> =
+            std::iter::from_fn(|| sender.due(start + Duration::from_secs(3), &mut seen)).collect();
+        assert_eq!((seen.sent_audio, seen.sent_speech, seen.sent_layers), (50, 0, [60, 180]));
+        assert_eq!((seen.finished, sender.next(), packets.len()), (1, None, 290));
+
+        let of =
+            |layer: u32| packets.iter().filter(move |packet| packet[8..12] == (5 + layer * LAYER_SSRC).to_be_bytes());
+        let low: Vec<_> = of(1).collect();
+        // The rid for a second, and a key frame at its beginning.
+        assert_eq!((&low[0][16..20], &low[1][16..20]), (&[0x40, b'l', 0xb0, 0xf0][..], &[0x40, b'l', 0xb0, 0xf8][..]));
+        assert_eq!((&low[30][16..20], &low[31][16..20]), (&[0, 0, 0xb0, 0xf0][..], &[0, 0, 0xb0, 0xf8][..]));
+        let high: Vec<_> = of(2).collect();
+        assert_eq!([high[0][19], high[1][19], high[2][19], high[3][19]], [0xb0, 0x30, 0x70, 0xb8]);
+        assert!(high[0][4..8] == high[2][4..8] && high[2][1] == 0x80 | VP8 && high[2][4..8] != high[3][4..8]);
+
+        let mut ear = Ear::new(provider, &key);
+        for packet in &packets {
+            ear.take(packet, &mut seen);
+        }
+        // The first of each stream, and the 65th and 129th of the high layer.
+        assert_eq!((seen.audio, seen.video, seen.opened, seen.unopened), (50, 240, 5, 0));
+        let mut forged = packets[0].clone();
+        forged[11] ^= 1;
+        ear.take(&forged, &mut seen);
+        assert_eq!(seen.unopened, 1);
+    }
+}
