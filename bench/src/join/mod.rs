@@ -8,6 +8,7 @@ mod http;
 mod media;
 mod message;
 mod service;
+mod streams;
 mod tally;
 mod voice;
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::media::{MediaReport, Seen};
+use super::media::MediaReport;
+use super::streams::Seen;
 use crate::latency::{Latency, Percentiles};
 
 /// Counts and times of all clients.
