@@ -52,6 +52,8 @@ pub(super) struct MediaReport {
     /// What the forwarder did not send on, by reason; `no_receiver` are those who do not talk. A layer that nobody is
     /// sent ends at the receivers' gates, which is no drop.
     drops: BTreeMap<String, u64>,
+    /// What was lost at the forwarder's rings before it, or behind. Of what is missing, the rest was lost at the clients' sockets.
+    ring_losses: BTreeMap<String, u64>,
     /// CPU seconds a second: of the forwarder with its core's softirq thread, of control, of the clients.
     forwarder_cpu: f64,
     control_cpu: f64,
@@ -99,8 +101,11 @@ pub(super) async fn measure(
         let key = (group.to_owned(), name.to_owned());
         after.get(&key).copied().unwrap_or(0) - counters.get(&key).copied().unwrap_or(0)
     };
-    let drops = after.keys().filter(|(group, _)| group == "drops").map(|(_, name)| name);
-    let drops = drops.map(|name| (name.clone(), counted("drops", name))).filter(|(_, count)| *count > 0);
+    let some = |group: &str, names: &mut dyn Iterator<Item = &str>| -> BTreeMap<String, u64> {
+        names.map(|name| (name.to_owned(), counted(group, name))).filter(|(_, count)| *count > 0).collect()
+    };
+    let mut reasons = after.keys().filter(|(group, _)| group == "drops").map(|(_, name)| name.as_str());
+    let mut losses = ["rx_ring_full", "rx_fill_empty", "rx_dropped", "tx_invalid", "tx_failed"].into_iter();
     let seen = &world.tally.borrow().media;
     let others = u64::from(arguments.participants - 1);
     let wanted_audio = seen.sent_speech * others;
@@ -129,7 +134,8 @@ pub(super) async fn measure(
         late_us: seen.late.percentiles(),
         packets_in_per_second: counted("packets", "opened") as f64 / seconds,
         packets_out_per_second: counted("packets", "sealed") as f64 / seconds,
-        drops: drops.collect(),
+        drops: some("drops", &mut reasons),
+        ring_losses: some("io", &mut losses),
         forwarder_cpu,
         control_cpu: share(before.control_cpu, used.control_cpu),
         generator_cpu: share(start.thread, end.thread),
