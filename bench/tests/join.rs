@@ -45,9 +45,33 @@ fn everybody_joins_and_hears_over_http_and_https_and_a_service_that_does_not_sta
         assert!(report["control_cpu_ms_per_join"].as_f64().unwrap() > 0.0, "{report}");
     }
 
-    // One measurement at a time, so this is no test of its own.
+    // One measurement at a time, so neither of these is a test of its own.
+    media_of_the_shape_arrives(&control, &forwarder);
     let output = join(Path::new("/bin/false"), &forwarder, &["--conferences", "1", "--participants", "1"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("control ended"), "{text}");
+}
+
+/// Two conferences of four for a second: everybody sends 25 packets of audio, 30 of the low layer and 90 of the high
+/// one, and gets audio and low layer of three others.
+fn media_of_the_shape_arrives(control: &Path, forwarder: &Path) {
+    let more = ["--conferences=2", "--participants=4", "--media=1", "--io=xdp"];
+    let report = common::json(&join(control, forwarder, &more));
+    let media = &report["media"];
+    let count = |name: &str| media[name].as_u64().unwrap();
+    assert_eq!((count("sent_audio"), count("sent_low"), count("sent_high")), (8 * 25, 8 * 30, 8 * 90), "{report}");
+    assert_eq!((count("wanted_audio"), count("wanted_video")), (8 * 25 * 3, 8 * 30 * 3), "{report}");
+    // A machine that stops for long loses some, but nothing comes twice or from somebody who is not wanted.
+    for kind in ["audio", "video"] {
+        let (wanted, received) = (count(&format!("wanted_{kind}")), count(&format!("received_{kind}")));
+        assert!(received <= wanted && received > wanted / 2, "{kind}: {report}");
+    }
+    assert!(count("opened") > 0 && count("unopened") == 0, "{report}");
+    assert!(count("received_rtcp") > 0, "reports to those who send: {report}");
+    let lost = count("wanted_audio") + count("wanted_video") - count("received_audio") - count("received_video");
+    // All talk and are watched; packets of the high layers end at their receivers' gates, which is no drop.
+    assert!(media["drops"] == serde_json::json!({}) || lost > 0, "dropped, but not missing: {report}");
+    let cores = media["participants_per_core"].as_f64().unwrap();
+    assert!(cores.is_finite() && cores > 0.0 && media["forwarder_cpu"].as_f64().unwrap() > 0.0, "{report}");
 }

@@ -15,14 +15,16 @@ use sluice_control::transport::{
 use sluice_srtp::AnyProvider;
 use sluice_table::Name;
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::answer::{Own, answer};
 use super::commit;
 use super::http::Connection;
 use super::message::{self, Incoming};
+use super::streams::{Ear, Run, Sender};
 use super::tally::{Agreements, Tally};
-use super::voice::{Voice, is_rtp};
+use super::voice::is_rtp;
 use crate::random::Random;
 
 /// How often a client gives a sign of life.
@@ -52,6 +54,8 @@ pub(super) struct World {
     pub(super) rooms: Vec<RefCell<Agreements>>,
     /// See [`super::commit`].
     pub(super) watch_for: commit::Watch,
+    /// Runs of the media phase; `None` if there is none.
+    pub(super) runs: Option<watch::Sender<Option<Run>>>,
 }
 
 impl World {
@@ -104,7 +108,9 @@ async fn join(world: &Rc<World>, room: u32, number: u32) -> Result<(), String> {
         socket,
         transport,
         channel: None,
-        voice: None,
+        sender: None,
+        ear: None,
+        runs: world.runs.as_ref().map(watch::Sender::subscribe),
         remote: None,
         audio,
         answered: now,
@@ -160,8 +166,11 @@ struct Client {
     socket: UdpSocket,
     transport: Transport,
     channel: Option<ChannelId>,
-    /// The first client of a conference speaks.
-    voice: Option<Voice>,
+    /// The first client of a conference speaks; in the media phase all do.
+    sender: Option<Sender>,
+    /// Opens some of what comes in the media phase.
+    ear: Option<Ear>,
+    runs: Option<watch::Receiver<Option<Run>>>,
     /// Where its media goes.
     remote: Option<SocketAddr>,
     audio: u32,
@@ -180,7 +189,8 @@ impl Client {
         let mut buffer = [0; DATAGRAM];
         loop {
             self.settle().await?;
-            let next = [self.transport.next_timeout(), self.speak, Some(self.ping)].into_iter().flatten().min();
+            let media = self.sender.as_ref().and_then(Sender::next);
+            let next = [self.transport.next_timeout(), self.speak, media, Some(self.ping)].into_iter().flatten().min();
             let next = next.unwrap_or(self.ping);
             tokio::select! {
                 received = self.socket.recv_from(&mut buffer) => {
@@ -191,6 +201,12 @@ impl Client {
                         self.datagram(from, &buffer[..length]);
                     }
                 }
+                run = begun(&mut self.runs) => {
+                    self.speak = None;
+                    if let Some(sender) = &mut self.sender {
+                        sender.begin(run);
+                    }
+                }
                 () = tokio::time::sleep_until(next.into()) => self.due().await?,
             }
         }
@@ -198,12 +214,20 @@ impl Client {
 
     fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
         if !is_rtp(bytes) {
+            // RTCP says nothing to a client that has no encoder.
+            if bytes.first().is_some_and(|first| first >> 6 == 2) {
+                self.world.tally.borrow_mut().media.rtcp += 1;
+                return;
+            }
             self.transport.handle_datagram(Instant::now(), &self.world.endpoint, from, bytes);
             return;
         }
         let mut tally = self.world.tally.borrow_mut();
         tally.received += 1;
         commit::note(&self.world.watch_for, bytes);
+        if let Some(ear) = &mut self.ear {
+            ear.take(bytes, &mut tally.media);
+        }
         if !self.hears {
             self.hears = true;
             tally.hearing += 1;
@@ -230,11 +254,19 @@ impl Client {
         }
         if self.speak.is_some_and(|at| at <= now) {
             self.speak = Some(now + Duration::from_millis(u64::from(self.world.audio_ms)));
-            if let Some(packet) = self.voice.as_mut().and_then(Voice::packet)
+            let every = self.world.audio_ms;
+            if let Some(packet) = self.sender.as_mut().and_then(|sender| sender.audio.speech(every))
                 && let Some(to) = self.remote
             {
                 self.socket.send_to(&packet, to).await.map_err(|e| format!("sending: {e}"))?;
                 self.world.tally.borrow_mut().sent += 1;
+            }
+        }
+        if let (Some(sender), Some(to)) = (&mut self.sender, self.remote) {
+            loop {
+                let packet = sender.due(now, &mut self.world.tally.borrow_mut().media);
+                let Some(packet) = packet else { break };
+                self.socket.send_to(&packet, to).await.map_err(|e| format!("sending: {e}"))?;
             }
         }
         Ok(())
@@ -249,11 +281,15 @@ impl Client {
                 }
                 Output::Connected(connection) => {
                     let now = Instant::now();
-                    if self.number == 0 && self.world.audio_ms > 0 {
-                        let provider = self.world.provider.clone();
-                        self.voice = Some(Voice::new(provider, &connection.outbound, self.audio, self.world.audio_ms));
-                        self.speak = Some(now);
+                    let provider = &self.world.provider;
+                    let speaks = self.number == 0 && self.world.audio_ms > 0;
+                    if speaks || self.runs.is_some() {
+                        let key = &connection.outbound;
+                        self.sender =
+                            Some(Sender::new(provider.clone(), key, self.audio, self.number, self.world.seed));
                     }
+                    self.speak = speaks.then_some(now);
+                    self.ear = self.runs.is_some().then(|| Ear::new(provider.clone(), &connection.inbound));
                     self.remote = connection.ice.tuples.first().copied();
                     self.transport.release();
                 }
@@ -290,6 +326,7 @@ impl Client {
             return Ok(());
         }
         let now = Instant::now();
+        let all = read.participants.len() == self.world.participants as usize;
         {
             let mut tally = self.world.tally.borrow_mut();
             tally.lists += 1;
@@ -297,12 +334,11 @@ impl Client {
             if !std::mem::replace(&mut self.listed, true) {
                 tally.listed.record(nanoseconds(self.answered.elapsed()));
             }
-            let all = read.participants.len() == self.world.participants as usize;
             if all && !std::mem::replace(&mut self.complete, true) {
                 tally.complete += 1;
             }
         }
-        let others: Vec<u32> = read.participants.iter().filter_map(|one| message::number(one.userid)).collect();
+        let mut others: Vec<u32> = read.participants.iter().filter_map(|one| message::number(one.userid)).collect();
         {
             let mut agreements = self.world.rooms[self.room as usize].borrow_mut();
             for other in &others {
@@ -310,14 +346,31 @@ impl Client {
             }
         }
         self.send(message::agreement(&self.user, &read.participants))?;
+        if self.runs.is_some() {
+            // Those after oneself, so that everybody is seen by as many; asked for once everybody is there.
+            let all = self.world.participants;
+            others.sort_unstable_by_key(|other| (other + all - self.number) % all);
+        }
         let wanted = others.iter().filter(|other| **other != self.number).take(self.world.watch as usize);
         let wanted: Vec<String> = wanted.map(|other| message::user(*other)).collect();
-        if wanted.len() > self.watching {
+        if wanted.len() > self.watching && (all || self.runs.is_none()) {
             self.watching = wanted.len();
             self.send(message::confstreams(&self.session, &self.user, &wanted))?;
         }
         Ok(())
     }
+}
+
+/// The next run of the media phase; never, if there is none.
+async fn begun(runs: &mut Option<watch::Receiver<Option<Run>>>) -> Run {
+    if let Some(runs) = runs {
+        while runs.changed().await.is_ok() {
+            if let Some(run) = *runs.borrow_and_update() {
+                return run;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 fn nanoseconds(time: Duration) -> i64 {

@@ -5,8 +5,10 @@ mod answer;
 mod client;
 mod commit;
 mod http;
+mod media;
 mod message;
 mod service;
+mod streams;
 mod tally;
 mod voice;
 
@@ -71,6 +73,10 @@ pub(crate) struct Arguments {
     /// Seconds that all stay idle, for memory and idle CPU
     #[arg(long, default_value_t = 6.0, value_parser = over)]
     hold: f64,
+    /// Seconds of media afterwards: everybody sends audio and two layers and is sent five speakers and whom it watches
+    /// (shape `wire`); 0 is none
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=600))]
+    media: u32,
     /// Seconds that the lists may take to be complete after the last came
     #[arg(long, default_value_t = 60.0, value_parser = over)]
     patience: f64,
@@ -164,6 +170,7 @@ fn clients(arguments: &Arguments, net: &Net, service: &Service) -> Result<Report
         audio_ms: arguments.audio_ms,
         tally: RefCell::new(Tally::new()),
         watch_for: RefCell::default(),
+        runs: (arguments.media > 0).then(|| tokio::sync::watch::Sender::new(None)),
         rooms: (0..arguments.conferences).map(|_| RefCell::new(Agreements::new(arguments.participants))).collect(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -227,6 +234,9 @@ async fn stage(arguments: &Arguments, net: &Net, service: &Service, world: &Rc<W
         report.transactions_per_join = Some(transactions / f64::from(report.joined.max(1)));
         report.control_commit_mean_us = Some(micros / transactions.max(1.0));
     }
+    if arguments.media > 0 {
+        report.media = Some(media::measure(arguments, net, service, world).await?);
+    }
     Ok(report)
 }
 
@@ -270,5 +280,6 @@ fn report(arguments: &Arguments, tally: &Tally, [start, joined, idle]: &[Mark; 3
         control_rss_kib: idle.used.control_rss,
         control_rss_kib_per_participant: idle.used.control_rss.saturating_sub(start.used.control_rss) as f64 / joins,
         control_idle_cpu_us_per_participant_second: idle_cpu / joins / seconds(joined, idle),
+        media: None,
     }
 }

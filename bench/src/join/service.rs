@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sluice_table::protocol::{Client, Request, Role};
+use sluice_table::protocol::{Client, CounterGroup, Request, Response, Role};
 
 use super::Arguments;
 use crate::error::BenchError;
@@ -39,6 +39,8 @@ pub(super) struct Service {
     /// Ended first.
     control: Process,
     forwarder: Process,
+    /// The forwarder's core.
+    softirq: Option<u32>,
     directory: tempfile::TempDir,
 }
 
@@ -62,6 +64,8 @@ impl Probe {
 pub(super) struct Used {
     pub(super) control_cpu: u64,
     pub(super) forwarder_cpu: u64,
+    /// Of the forwarder's core: what its own context did not get to.
+    pub(super) softirq_cpu: u64,
     pub(super) control_rss: u64,
 }
 
@@ -96,7 +100,8 @@ impl Service {
             &binary,
             &["--config".as_ref(), control.as_path(), "--state".as_ref(), state.as_path()],
         )?;
-        let mut service = Service { control, forwarder, directory };
+        let mut service =
+            Service { control, forwarder, softirq: guard::softirq_thread(arguments.forwarder_core), directory };
         service.wait_ready()?;
         Ok(service)
     }
@@ -126,6 +131,7 @@ impl Service {
         Used {
             control_cpu: guard::process_cpu(self.control.child.id()),
             forwarder_cpu: guard::process_cpu(self.forwarder.child.id()),
+            softirq_cpu: self.softirq.map_or(0, guard::process_cpu),
             control_rss: rss(
                 &fs::read_to_string(format!("/proc/{}/status", self.control.child.id())).unwrap_or_default()
             ),
@@ -136,6 +142,21 @@ impl Service {
     pub(super) fn table(&self) -> Result<Client, BenchError> {
         let path = self.directory.path().join("table.sock");
         Client::connect(&path, Role::Table, Some(PATIENCE)).map_err(BenchError::refused("connecting to the forwarder"))
+    }
+
+    /// The forwarder's counters by group and name.
+    pub(super) fn counters(&self) -> Result<BTreeMap<(String, String), u64>, BenchError> {
+        let what = "reading the forwarder's counters";
+        let mut client = self.table()?;
+        let answer = client.call(Request::Counters).map_err(BenchError::refused(what))?;
+        let Response::Counters(groups) = answer else {
+            return Err(BenchError::refused(what)(client.unexpected("counters")));
+        };
+        let named = |group: CounterGroup| {
+            let of = group.group;
+            group.counters.into_iter().map(move |(name, count)| ((of.clone(), name), count))
+        };
+        Ok(groups.into_iter().flat_map(named).collect())
     }
 
     /// Commits nothing, again and again, until the guard is dropped: how long the forwarder takes for a transaction

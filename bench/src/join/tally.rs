@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::media::MediaReport;
+use super::streams::Seen;
 use crate::latency::{Latency, Percentiles};
 
 /// Counts and times of all clients.
@@ -38,6 +40,8 @@ pub(super) struct Tally {
     pub(super) failed: BTreeMap<String, u32>,
     /// When the last client opened its channel.
     pub(super) last_open: Option<Instant>,
+    /// What was sent and came since the media phase's last reading.
+    pub(super) media: Seen,
 }
 
 impl Tally {
@@ -58,6 +62,7 @@ impl Tally {
             sent: 0,
             failed: BTreeMap::new(),
             last_open: None,
+            media: Seen::new(),
         }
     }
 
@@ -134,6 +139,8 @@ pub(super) struct Report {
     pub(super) control_rss_kib: u64,
     pub(super) control_rss_kib_per_participant: f64,
     pub(super) control_idle_cpu_us_per_participant_second: f64,
+    /// Of `--media`.
+    pub(super) media: Option<MediaReport>,
 }
 
 impl Report {
@@ -175,6 +182,9 @@ impl Report {
             self.control_rss_kib_per_participant, self.control_idle_cpu_us_per_participant_second
         );
         eprintln!("  generator used {:.2} of its core; {} hear their speaker", self.generator_cpu, self.hearing);
+        if let Some(media) = &self.media {
+            media.print();
+        }
     }
 }
 
