@@ -22,7 +22,8 @@ use crate::wire::template::Template;
 const CAPACITY: usize = 1_024;
 /// Packets sent in one step, so that audio keeps most of it.
 const STEP_PACKETS: u32 = 64;
-/// DSCP of everything here but packets that go again, which keep their stream's: STUN, DTLS and RTCP of a browser go with its interactive media (RFC 8837 §5).
+/// DSCP of everything here but packets that go again, which keep their stream's: STUN, DTLS and RTCP of a browser go with
+/// its interactive media (RFC 8837 §5).
 pub(super) const DSCP: u8 = 34;
 /// Priority in our checks: of a peer-reflexive candidate (RFC 8445 §7.1.1), component 1.
 const PRIORITY: u32 = 110 << 24 | 0xffff << 8 | 255;

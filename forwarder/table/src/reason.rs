@@ -10,7 +10,7 @@ macro_rules! reasons {
     ($($variant:ident $name:literal $text:literal;)*) => {
         /// Why a packet was dropped. Every drop is counted under exactly one of these.
         ///
-        /// Variants are only ever appended: counters and the protocol use their position.
+        /// From the first release on variants are only ever appended: counters and the protocol use their position.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[repr(u8)]
         pub enum DropReason {

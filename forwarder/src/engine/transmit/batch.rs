@@ -81,7 +81,8 @@ impl<'s> Batches<'s> {
     /// Adds a frame; says whether the profile's batch is full now and must be flushed.
     ///
     /// # Safety
-    /// A full batch must have been flushed. [`PADDING`] bytes behind the job's frame must be writable. `slot` must be one of the egress table that the batch is flushed with.
+    /// A full batch must have been flushed. [`PADDING`] bytes behind the job's frame must be writable. `slot` must be one
+    /// of the egress table that the batch is flushed with.
     #[inline(always)]
     #[must_use = "a full batch must be flushed before another frame of its profile"]
     pub(super) unsafe fn push(&mut self, profile: Profile, job: SealJob<'s>, frame: TxFrame, slot: u32) -> bool {

@@ -1,6 +1,7 @@
-//! The usual case of a fan-out, and nothing else, in one loop that stays in registers: the packet after the newest one
-//! of its source, to receivers who get it as it is but for the fixed header. Whatever else there is about a receiver
-//! is left to the walk, which can do everything; nothing has changed for that receiver then.
+//! The usual case of a fan-out, and nothing else, in one tight loop: the packet after the newest one of its source, to
+//! receivers whose headers differ only in what their rows hold, with the extension block made for their shape. Whatever
+//! else there is about a receiver is left to the walk, which can do everything; nothing of it was sent then, and asking
+//! its gate again gives the same answer.
 
 use sluice_srtp::Profile;
 use sluice_srtp::job::SealJob;
